@@ -1,0 +1,191 @@
+# madras. GNU make. `make help` lists the targets; scripts/ holds what is longer than a line.
+#   CC=clang        another compiler: its objects live in $(BUILD)/clang
+#   SAN=address     address and undefined-behaviour sanitizers; SAN=thread; objects in $(BUILD)/<cc>-<san>
+#   BUILD=dir       where everything is written (no spaces); the source tree may be read-only
+#   TESTS='base_% ir_%' only these tests;  ROOMS="base ir" only these rooms;  WERROR=1 warnings are errors
+#   V=1 commands are shown;  DEPS=no nothing is installed
+ifeq ($(filter oneshell,$(.FEATURES)),)
+$(error GNU make 3.82 or newer is needed)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+BUILD ?= build
+ifneq ($(words $(BUILD)),1)
+$(error BUILD must be one path without spaces, got "$(BUILD)")
+endif
+SAN ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
+ALL_ROOMS := base ir op exec layer model task train store study report cli
+ROOMS ?= $(ALL_ROOMS)
+
+# ---- variant: one folder of objects for each compiler and sanitizer; the plain one's products lie in $(BUILD) itself
+ifeq ($(origin CC),default)
+variant := obj
+else
+variant := $(notdir $(firstword $(CC)))
+endif
+ifneq ($(SAN),)
+variant := $(patsubst obj,cc,$(variant))-$(SAN)
+endif
+O := $(BUILD)/$(variant)
+OUT := $(if $(filter obj,$(variant)),$(BUILD),$(O))
+GEN := $(BUILD)/gen
+BIN := $(OUT)/madras
+LIB := $(OUT)/libmadras.a
+
+# ---- flags
+san_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+san_undefined := -fsanitize=undefined -fno-sanitize-recover=all
+san_thread := -fsanitize=thread
+ifneq ($(SAN),)
+ifeq ($(san_$(SAN)),)
+$(error SAN must be address, undefined or thread, got "$(SAN)")
+endif
+endif
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werror)
+OPT ?= -O2
+BASE := -std=c17 -D_GNU_SOURCE -Isrc -I$(GEN) -fvisibility=hidden -pthread -g -ffp-contract=off -MMD -MP $(WARN) \
+        $(san_$(SAN)) $(CPPFLAGS)
+F32 := -DREAL=float -DMDR_F32 -DMDR_DECLARE -Wdouble-promotion
+F64 := -DREAL=double
+X86 := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
+LIBS := -lsqlite3 -ljansson -lyaml -lmd -lm
+
+# ---- sources; generated tables (a file is rewritten only if its text changes)
+no_tables := clean deps deps-all help
+ifneq ($(filter-out $(no_tables),$(or $(MAKECMDGOALS),all)),)
+tables := $(shell sh scripts/tables.sh "$(GEN)" 2>&1)
+ifneq ($(.SHELLSTATUS),0)
+$(error scripts/tables.sh: $(tables))
+endif
+endif
+src := $(foreach r,$(ROOMS),$(sort $(wildcard src/$(r)/*.c)))
+src_cpu := $(filter %.cpu.c,$(src))
+src_ref := $(if $(filter src/op/%,$(src)),$(shell grep -lE '^const OpRow mdr_op_rows_|^\#include "op/reference\.h"' $(filter-out %.cpu.c,$(filter src/op/%,$(src))) /dev/null))
+src_one := $(filter-out $(src_cpu) $(src_ref) src/cli/main.c,$(src))
+gen := $(foreach r,$(ROOMS),$(if $(filter src/$(r)/%,$(src)),$(filter $(GEN)/$(r)_%,$(tables))))
+obj := $(src_one:%.c=$(O)/%.o) $(src_ref:%.c=$(O)/%.f32.o) $(src_ref:%.c=$(O)/%.f64.o) \
+       $(if $(X86),$(src_cpu:%.c=$(O)/%.o)) $(gen:$(GEN)/%.c=$(O)/gen/%.o)
+main := $(if $(filter src/cli/main.c,$(src)),$(O)/src/cli/main.o)
+TESTS ?= %
+tests := $(addprefix $(O)/test/,$(filter $(TESTS),$(basename $(notdir $(sort $(wildcard test/*.c))))))
+scripts := $(if $(main),$(addprefix test/,$(filter $(TESTS:%=%.sh),$(notdir $(sort $(wildcard test/*.sh))))))
+fuzz := $(patsubst test/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard test/fuzz/*.c)))
+bench := $(patsubst bench/%.c,$(O)/bench/%,$(sort $(wildcard bench/*.c)))
+
+# Objects follow the flags they were made with, the archive follows the list of its members.
+flags := $(CC) $(BASE) $(OPT) $(CFLAGS)
+members := $(sort $(obj))
+keep = $(shell mkdir -p "$(dir $(1))" && printf '%s\n' '$(subst ','\'',$(2))' > "$(1).new.$$$$" && \
+         if cmp -s "$(1).new.$$$$" "$(1)"; then rm -f "$(1).new.$$$$"; else mv -f "$(1).new.$$$$" "$(1)"; fi)
+ifneq ($(filter-out $(no_tables),$(or $(MAKECMDGOALS),all)),)
+$(call keep,$(O)/flags,$(flags))
+$(call keep,$(O)/members,$(members))
+endif
+
+ifdef V
+Q :=
+say = @:
+else
+Q := @
+say = @echo '  $(1)  $(2)'
+endif
+
+.PHONY: all help lib tests fuzz-programs bench-programs test run-tests check lint rooms deps deps-all demo figures install clean
+all: $(if $(main),$(BIN),$(LIB))
+lib: $(LIB)
+tests: $(tests)
+fuzz-programs: $(fuzz)
+bench-programs: $(bench)
+
+help:
+	@echo 'make            build $(BUILD)/madras              make demo     a first ranking of three architectures'
+	@echo 'make test       tests (<= 5 min)                make check    everything (<= 30 min)'
+	@echo 'make lint       rules of the house              make rooms    each room linked against those above it'
+	@echo 'make deps       install what is missing         make deps-all ... also for check and figures'
+	@echo 'make figures    run the programs of bench/      make install  PREFIX=$(PREFIX) DESTDIR='
+	@echo 'make clean      remove $(BUILD)                    options: CC= SAN= BUILD= ROOMS= WERROR=1 V=1 DEPS=no'
+
+# ---- compile
+$(O)/%.f32.o: %.c $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$< (float))
+	$(Q)$(CC) $(BASE) $(OPT) $(F32) $(CFLAGS) -c -o $@ $<
+$(O)/%.f64.o: %.c $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$< (double))
+	$(Q)$(CC) $(BASE) $(OPT) $(F64) $(CFLAGS) -c -o $@ $<
+$(O)/%.cpu.o: %.cpu.c $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE) -O3 -mavx2 -mfma $(CFLAGS) -c -o $@ $<
+$(O)/gen/%.o: $(GEN)/%.c $(O)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) -c -o $@ $<
+$(O)/%.o: %.c $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) -c -o $@ $<
+$(LIB): $(obj) $(O)/members
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)ar rcs $@ $(obj)
+$(BIN): $(main) $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(BASE) $(CFLAGS) $(LDFLAGS) -o $@ $(main) $(LIB) -Wl,--as-needed $(LIBS)
+
+$(O)/test/%: test/%.c $(LIB) $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< $(LIB) -Wl,--as-needed -lcmocka $(LIBS)
+# A fuzz target defines LLVMFuzzerTestOneInput; scripts/replay.c runs it over a folder of files.
+$(O)/fuzz/%: test/fuzz/%.c scripts/replay.c $(LIB) $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< scripts/replay.c $(LIB) -Wl,--as-needed $(LIBS)
+# A line "link: openblas fftw3f" in a program of bench/ names the yardsticks it wants beside ours.
+$(O)/bench/%: bench/%.c $(LIB) $(O)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< $(LIB) -Wl,--as-needed \
+	    $$(sed -n 's/.*link: *\([a-z0-9 ]*\).*/\1/p' $< | tr ' ' '\n' | sed -n 's/^\(..*\)/-l\1/p') $(LIBS)
+
+# ---- run
+deps:
+	@sh scripts/deps.sh build
+deps-all:
+	@sh scripts/deps.sh all
+test:
+	@sh scripts/deps.sh build
+	@$(MAKE) run-tests
+run-tests: $(tests) all
+	@sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(scripts)
+lint: all
+	@sh scripts/lint.sh "$(O)"
+rooms:
+	@CC='$(CC)' MAKE='$(MAKE)' sh scripts/rooms.sh "$(BUILD)" $(ROOMS)
+check:
+	@MAKE='$(MAKE)' sh scripts/check.sh "$(BUILD)"
+demo:
+	@sh scripts/deps.sh build
+	@$(MAKE) all
+	@rm -f $(BUILD)/demo.db
+	$(BIN) bench --store $(BUILD)/demo.db '(mh-attention swiglu)*2' '(hyena swiglu)*2' 'mamba*4'
+figures:
+	@sh scripts/deps.sh all
+	@$(MAKE) bench-programs all
+	@sh scripts/figures.sh "$(O)" "$(BUILD)/figures"
+install: all
+	@test -n '$(main)' || { echo 'nothing to install: src/cli/main.c is missing' >&2; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/madras'
+	install -m 755 $(BIN) '$(DESTDIR)$(PREFIX)/bin/madras'
+	install -m 644 LICENSE $(wildcard README.md) '$(DESTDIR)$(PREFIX)/share/doc/madras'
+	$(if $(wildcard docs/*.1),install -d '$(DESTDIR)$(PREFIX)/share/man/man1' && install -m 644 $(wildcard docs/*.1) '$(DESTDIR)$(PREFIX)/share/man/man1')
+clean:
+	rm -rf $(BUILD)
+
+-include $(wildcard $(addsuffix /*.d,$(addprefix $(O)/src/,$(ALL_ROOMS)) $(O)/gen $(O)/test $(O)/fuzz $(O)/bench))

@@ -1,0 +1,96 @@
+/* exec: running graphs. A Plan fixes, for one graph, device and batch size: which nodes run, with which kernels, where every
+ * value lies, how the batch is cut into slices and lanes. An Exec owns the memory and runs training steps or evaluations of a
+ * population of members (same graph, other weights). Deliberately absent: autotuning, run-time measurement, layout search:
+ * every choice is a function of the graph, the batch size and MDR_NUMERICS, so the same spec gives the same bits on any number
+ * of workers.
+ *
+ * THE STEP (depth first):  inputs -> STEP nodes (all workers, by units) -> SEQ: each worker takes the next LANE, clears it and
+ * takes its SLICES, in order, through the whole forward and backward graph; gradients are added into the lane -> lanes are
+ * folded in lane order -> POST nodes -> update of the flat parameter vector.
+ *
+ *   slice:  s sequences, s = largest power of two with s*L <= MDR_SLICE_ROWS (at least 1; at least the ops' min_slice)
+ *   lanes:  K = min(32, slices, 512 MiB / lane); slice i belongs to lane floor(i*K/S)
+ *   lane:   [ parameters, at their offsets in the parameter vector | accumulators of STEP values | f64 sums ]
+ *
+ * OWNERSHIP. Graph and device must outlive the Plan, the Plan the Exec; a Pool is borrowed. Not thread-safe by itself. */
+#ifndef MDR_EXEC_H
+#define MDR_EXEC_H
+#include "op/op.h"
+
+enum { MDR_SLICE_ROWS = 256, MDR_MAX_LANES = 32, MDR_FOLD_BLOCK = 4096, MDR_PARAM_ALIGN = 64 };
+
+typedef struct DeviceDef {
+    const char *name;
+    bool real64;                          /* DT_REAL is double                                                           */
+    bool whole;                           /* slice = whole batch, one lane, all members in one call (GPUs, tests)        */
+    const Kernel *(*kernel)(const Node *n);      /* NULL: the device lacks the op; lowering must expand it               */
+} DeviceDef;
+extern MDR_API const DeviceDef mdr_exec_cpu, mdr_exec_ref32, mdr_exec_ref64;
+/* A HasOp for mdr_ir_copy / mdr_model_lower; ctx = const DeviceDef *. composed: only ops without a composition are "had". */
+MDR_API bool mdr_exec_has(const OpDef *op, void *device);
+MDR_API bool mdr_exec_has_composed(const OpDef *op, void *device);
+
+typedef struct PlanSpec {
+    const DeviceDef *device;
+    int32_t batch;                        /* largest number of sequences of a step                                       */
+    int32_t first_grad;                   /* output first_grad + i is the gradient of parameter i; -1: evaluation only   */
+    const char *update;                   /* "adamw"; NULL with first_grad < 0                                           */
+    int32_t slice_rows;                   /* 0 = MDR_SLICE_ROWS; other values only for measuring and tests               */
+} PlanSpec;
+typedef struct Plan Plan;
+MDR_API Err *mdr_exec_plan(const Graph *g, const PlanSpec *spec, Plan **plan);
+MDR_API void mdr_exec_plan_free(Plan *p);
+typedef struct PlanInfo {
+    int32_t n_param, slice, n_slice, n_lane, n_instr;
+    int64_t stride;                       /* elements of one member's parameter vector, padding included                 */
+    int64_t n_weight;                     /* without padding                                                             */
+    int64_t slice_bytes, lane_bytes, step_bytes, post_bytes, const_bytes, scratch_bytes;
+} PlanInfo;
+MDR_API PlanInfo mdr_exec_info(const Plan *p);
+MDR_API int64_t mdr_exec_param_offset(const Plan *p, int32_t i);     /* in elements; parameter i in order of creation   */
+MDR_API const ParamAttr *mdr_exec_param(const Plan *p, int32_t i);
+MDR_API void mdr_exec_print(const Plan *p, Text *t);                 /* instructions with their places                  */
+
+/* Members: parameters and optimiser state, [n][stride] of float (double on real64 devices). Zeroed at birth. */
+typedef struct Population {
+    int32_t n;
+    int64_t stride;
+    int32_t real_size;                    /* 4 or 8                                                                      */
+    void *param, *m, *v;
+    Hyper *hyper;                         /* [n]; data, not arguments: may change from step to step                      */
+    bool *alive;                          /* [n]; a dead member is neither computed nor updated                          */
+} Population;
+MDR_API Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out);
+MDR_API void mdr_exec_population_free(Population *pop);
+
+typedef struct Exec Exec;
+MDR_API Err *mdr_exec_open(const Plan *p, Pool *pool, int32_t n_member, Exec **out);
+MDR_API void mdr_exec_close(Exec *e);
+typedef struct StepInput { const void *data; int64_t member; } StepInput;   /* SEQ: [member?][n_seq][..]; member: stride in elements, 0 = shared */
+typedef struct StepOut { double grad_norm; bool finite; } StepOut;          /* norm: 0 unless some member clips or watches it */
+/* One step on n_seq <= batch sequences. update false: only outputs (evaluation plans, or gradients without an update). */
+MDR_API Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int32_t n_seq, bool update);
+/* Output i of member m after the last step: DT_SUM: double; DT_REAL: the device's real. SEQ outputs only on `whole` devices. */
+MDR_API const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i);
+MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
+
+/* ---- measuring: off unless asked for ---- */
+typedef struct TraceEvent { int32_t worker, lane; const char *phase; double begin, end; } TraceEvent;   /* lane -1: none   */
+MDR_API void mdr_exec_trace(Exec *e, bool on);
+MDR_API int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events);
+typedef struct OpProfile { const char *op, *where; const Node *node; double seconds; int64_t calls, sequences; uint8_t phase; } OpProfile;
+MDR_API void mdr_exec_profile(Exec *e, bool on);                     /* clears                                           */
+MDR_API int32_t mdr_exec_profile_read(const Exec *e, OpProfile *out, int32_t max);    /* one row an instruction         */
+MDR_API double mdr_exec_busy(const Exec *e, int worker);             /* seconds inside jobs since profile was switched on */
+
+/* ---- evaluating a graph once: for tests and small uses. All data as doubles, converted to the device's types. ---- */
+typedef struct EvalSpec {
+    const DeviceDef *device;              /* taken as `whole`; CPU kernels need n_member 1                              */
+    int32_t n_member, n_seq;
+    const double *const *input;           /* [inputs in order]: SEQ [n_member?][n_seq][numel]; else [n_member?][numel]; the member axis
+                                             is there iff the input has it                                               */
+    const double *param;                  /* [n_member][all parameters in order, no padding]                             */
+} EvalSpec;
+/* output[i]: mdr_alloc'ed [n_member][n_seq][numel] for SEQ outputs, [n_member][numel] otherwise; absent outputs NULL. */
+MDR_API Err *mdr_exec_eval(const Graph *g, const EvalSpec *spec, double **output);
+#endif

@@ -1,0 +1,322 @@
+/* Running scan and scan_grad: the plan of the body, once a time step, inside the node's scratch. Nothing here knows what the
+ * body computes. Works for any number of members and sequences (strides), so devices of both kinds use it.
+ *
+ * Scratch of a scan:       [ body's STEP | SLICE | LANE | POST | carries A | carries B | gathered xs | consts ]
+ * Scratch of a scan_grad:  [ forward body's places | gradient body's places | carries of one chunk (C + 1) | dcarries A, B |
+ *                            gathered xs, dys | consts ]
+ * Every body input is dense: xs rows and strided consts are gathered. All pieces are [member][sequence][numel]. */
+#include "exec/internal.h"
+#include <string.h>
+
+typedef struct Carver { char *at; size_t used; } Carver;             /* at NULL: only measures                             */
+static char *carve(Carver *c, int64_t bytes)
+{
+    char *p = c->at ? c->at + c->used : NULL;
+    c->used += (size_t)mdr_exec_round(bytes, 64);
+    return p;
+}
+
+/* A dense piece of n elements for each of the extent's members and sequences. */
+typedef struct Piece { char *data; int64_t n; int32_t size; bool seq; } Piece;
+static Piece piece(Carver *c, int64_t n, int32_t size, bool seq, Extent e)
+{
+    return (Piece){carve(c, (int64_t)e.n_member * (seq ? e.n_seq : 1) * n * size), n, size, seq};
+}
+static char *piece_at(const Piece *p, Extent e, int32_t m, int32_t s)
+{
+    return p->data + ((int64_t)m * (p->seq ? e.n_seq : 1) + (p->seq ? s : 0)) * p->n * p->size;
+}
+static Arg piece_arg(const Piece *p, Extent e) { return (Arg){p->data, p->n * (p->seq ? e.n_seq : 1), p->seq ? p->n : 0, 0}; }
+static void piece_zero(const Piece *p, Extent e)
+{
+    memset(p->data, 0, (size_t)((int64_t)e.n_member * (p->seq ? e.n_seq : 1) * p->n * p->size));
+}
+
+/* Copies rows [row, row + n_row) of a value of the given columns between a strided argument and a dense piece. */
+typedef enum Move { GATHER, SCATTER, ACCUMULATE } Move;
+static void move_rows(Move how, const Arg *a, const Piece *p, Extent e, int64_t row, int64_t n_row, int64_t cols)
+{
+    for (int32_t m = 0; m < e.n_member; m++)
+        for (int32_t s = 0; s < (p->seq ? e.n_seq : 1); s++) {
+            char *outer = (char *)a->data + (m * a->member + s * a->seq) * p->size, *inner = piece_at(p, e, m, s);
+            for (int64_t r = 0; r < n_row; r++) {
+                char *x = outer + (row + r) * a->ld * p->size, *y = inner + r * cols * p->size;
+                if (how == GATHER) memcpy(y, x, (size_t)(cols * p->size));
+                else if (how == SCATTER) memcpy(x, y, (size_t)(cols * p->size));
+                else if (p->size == 4) for (int64_t i = 0; i < cols; i++) ((float *)(void *)x)[i] += ((const float *)(const void *)y)[i];
+                else for (int64_t i = 0; i < cols; i++) ((double *)(void *)x)[i] += ((const double *)(const void *)y)[i];
+            }
+        }
+}
+
+/* One body: its plan, its memory, its frame; inputs are set before each step. */
+typedef struct Body { const Plan *p; Frame f; StepInput input[MDR_MAX_IN * 2]; } Body;
+static void body_carve(Body *b, const Plan *p, Carver *c, Extent e)
+{
+    *b = (Body){.p = p};
+    b->f.extent = e;
+    static const Place own[] = {PL_STEP, PL_SLICE, PL_LANE, PL_POST};
+    for (int i = 0; i < MDR_COUNT(own); i++) b->f.base[own[i]] = carve(c, p->size[own[i]] * e.n_member);
+    b->f.base[PL_CONST] = carve(c, p->size[PL_CONST]);
+    b->f.scratch = carve(c, (int64_t)mdr_exec_scratch(p, e));
+}
+static void body_begin(Body *b)
+{
+    b->f.input = b->input;
+    mdr_exec_consts(b->p, b->f.base[PL_CONST]);
+    mdr_exec_phase(b->p, PH_CONST, &b->f);
+    mdr_exec_phase(b->p, PH_STEP, &b->f);
+    memset(b->f.base[PL_LANE], 0, (size_t)(b->p->size[PL_LANE] * b->f.extent.n_member));
+}
+static void body_feed(Body *b, int32_t k, const Piece *x)
+{
+    b->input[k] = (StepInput){x->data, piece_arg(x, b->f.extent).member};
+}
+/* Output i of the body, a value of n elements, into (or added into) a dense piece. */
+static void body_read(const Body *b, int32_t i, const Piece *to, Move how, int64_t cols)
+{
+    Arg a = mdr_exec_arg(b->p, &b->f, &b->p->output[i]);
+    Extent e = b->f.extent;
+    for (int32_t m = 0; m < e.n_member; m++)
+        for (int32_t s = 0; s < (to->seq ? e.n_seq : 1); s++) {
+            const char *x = (const char *)a.data + (m * a.member + s * a.seq) * to->size;
+            char *y = piece_at(to, e, m, s);
+            for (int64_t r = 0; r * cols < to->n; r++, x += a.ld * to->size, y += cols * to->size) {
+                if (how != ACCUMULATE) memcpy(y, x, (size_t)(cols * to->size));
+                else if (to->size == 4) for (int64_t j = 0; j < cols; j++) ((float *)(void *)y)[j] += ((const float *)(const void *)x)[j];
+                else for (int64_t j = 0; j < cols; j++) ((double *)(void *)y)[j] += ((const double *)(const void *)x)[j];
+            }
+        }
+}
+
+typedef struct Scan {
+    const Node *n;
+    const ScanAttr *a;
+    Extent e;
+    Body fwd, bwd;
+    Piece carry[MDR_MAX_IN], next[MDR_MAX_IN];            /* the two buffers of each carry                                 */
+    Piece x[MDR_MAX_IN];                                  /* xs_t and consts, by input number                              */
+    Piece hist[MDR_MAX_IN];                               /* scan_grad: carries of a chunk, C + 1 in a row                 */
+    Piece dcarry[MDR_MAX_IN], dnext[MDR_MAX_IN], dy[MDR_MAX_IN], dx[MDR_MAX_IN];
+    int64_t xcols[MDR_MAX_IN];
+} Scan;
+
+static const Type *body_input(const Scan *z, int32_t k)
+{
+    int32_t node[MDR_MAX_IN];
+    mdr_ir_inputs(z->n->body, node, MDR_MAX_IN);
+    return &z->n->body->node[node[k]].out[0];
+}
+static Shape body_output(const Scan *z, int32_t k)
+{
+    Value v = z->n->body->output[k];
+    return z->n->body->node[v.node].out[v.out].shape;
+}
+
+static void scan_carve(Scan *z, const Instr *in, Carver *c, Extent e)
+{
+    bool grad = in->body_grad != NULL;
+    *z = (Scan){.n = in->node, .a = in->node->attr, .e = e};
+    const ScanAttr *a = z->a;
+    int32_t real = in->body->real, n_state = a->n_carry + a->n_xs + a->n_const;
+    body_carve(&z->fwd, in->body, c, e);
+    if (grad) body_carve(&z->bwd, in->body_grad, c, e);
+    for (int32_t k = 0; k < n_state; k++) {
+        const Type *t = body_input(z, k);
+        int64_t n = mdr_numel(t->shape);
+        z->xcols[k] = mdr_cols(t->shape);
+        bool seq = t->axes & MDR_AXIS_SEQ;
+        if (k < a->n_carry) {
+            z->carry[k] = piece(c, n, real, true, e);
+            z->next[k] = piece(c, n, real, true, e);
+            if (!grad) continue;
+            z->hist[k] = piece(c, n * (a->chunk + 1), real, true, e);
+            z->dcarry[k] = piece(c, n, real, true, e);
+            z->dnext[k] = piece(c, n, real, true, e);
+        } else {
+            z->x[k] = piece(c, n, real, seq, e);
+            if (grad) z->dx[k] = piece(c, n, real, seq, e);
+        }
+    }
+    for (int32_t k = 0; grad && k < a->n_ys; k++) z->dy[k] = piece(c, mdr_numel(body_output(z, a->n_carry + k)), real, true, e);
+}
+
+size_t mdr_exec_scan_scratch(const Instr *in, Extent e)
+{
+    Scan z;
+    Carver c = {NULL, 0};
+    scan_carve(&z, in, &c, e);
+    return c.used;
+}
+
+static void gather_carry(const Scan *z, const Arg *from, const Piece *to, int32_t k)
+{
+    move_rows(GATHER, from, to, z->e, 0, to->n / z->xcols[k], z->xcols[k]);
+}
+static void gather_consts(Scan *z, const Call *c)
+{
+    for (int32_t k = z->a->n_carry + z->a->n_xs; k < z->a->n_carry + z->a->n_xs + z->a->n_const; k++) gather_carry(z, &c->in[k], &z->x[k], k);
+}
+static void gather_xs(Scan *z, const Call *c, int32_t t)
+{
+    for (int32_t k = z->a->n_carry; k < z->a->n_carry + z->a->n_xs; k++) {
+        int64_t rows = z->x[k].n / z->xcols[k];
+        move_rows(GATHER, &c->in[k], &z->x[k], z->e, t * rows, rows, z->xcols[k]);
+    }
+}
+static void feed_state(const Scan *z, Body *b, const Piece *carry)
+{
+    int32_t n_state = z->a->n_carry + z->a->n_xs + z->a->n_const;
+    for (int32_t k = 0; k < n_state; k++) body_feed(b, k, k < z->a->n_carry ? &carry[k] : &z->x[k]);
+}
+/* One forward step: carry -> next, then the two change places. */
+static void step_forward(Scan *z)
+{
+    feed_state(z, &z->fwd, z->carry);
+    mdr_exec_phase(z->fwd.p, PH_SEQ, &z->fwd.f);
+    for (int32_t k = 0; k < z->a->n_carry; k++) body_read(&z->fwd, k, &z->next[k], GATHER, z->xcols[k]);
+    for (int32_t k = 0; k < z->a->n_carry; k++) { Piece p = z->carry[k]; z->carry[k] = z->next[k]; z->next[k] = p; }
+}
+
+static void run_scan(Scan *z, const Call *c)
+{
+    const ScanAttr *a = z->a;
+    gather_consts(z, c);
+    feed_state(z, &z->fwd, z->carry);
+    body_begin(&z->fwd);
+    for (int32_t k = 0; k < a->n_carry; k++) gather_carry(z, &c->in[k], &z->carry[k], k);
+    for (int32_t i = 0; i < a->length; i++) {
+        int32_t t = a->reverse ? a->length - 1 - i : i;
+        for (int32_t k = 0; k < a->n_carry && i % a->chunk == 0; k++) {
+            const Arg *saved = &c->out[a->n_carry + a->n_ys + k];
+            if (saved->data) move_rows(SCATTER, saved, &z->carry[k], z->e, i / a->chunk, 1, z->carry[k].n);
+        }
+        gather_xs(z, c, t);
+        step_forward(z);
+        for (int32_t k = 0; k < a->n_ys; k++) {
+            const Arg *y = &c->out[a->n_carry + k];
+            if (!y->data) continue;
+            Arg from = mdr_exec_arg(z->fwd.p, &z->fwd.f, &z->fwd.p->output[a->n_carry + k]);
+            Shape s = body_output(z, a->n_carry + k);
+            int64_t rows = mdr_rows(s), cols = mdr_cols(s);
+            for (int32_t m = 0; m < z->e.n_member; m++)
+                for (int32_t q = 0; q < z->e.n_seq; q++)
+                    for (int64_t r = 0; r < rows; r++)
+                        memcpy((char *)y->data + (m * y->member + q * y->seq + (t * rows + r) * y->ld) * z->fwd.p->real,
+                               (const char *)from.data + (m * from.member + q * from.seq + r * from.ld) * z->fwd.p->real,
+                               (size_t)(cols * z->fwd.p->real));
+        }
+    }
+    for (int32_t k = 0; k < a->n_carry; k++)
+        if (c->out[k].data) move_rows(SCATTER, &c->out[k], &z->carry[k], z->e, 0, z->carry[k].n / z->xcols[k], z->xcols[k]);
+}
+
+/* The carries at every step of chunk q, recomputed from its saved start. */
+static void rebuild_chunk(Scan *z, const Call *c, int32_t first, int32_t count)
+{
+    const ScanAttr *a = z->a;
+    int32_t saved = a->n_carry + a->n_xs + a->n_const;
+    for (int32_t k = 0; k < a->n_carry; k++) move_rows(GATHER, &c->in[saved + k], &z->carry[k], z->e, first / a->chunk, 1, z->carry[k].n);
+    for (int32_t i = 0; i < count; i++) {
+        for (int32_t k = 0; k < a->n_carry; k++)
+            for (int32_t m = 0; m < z->e.n_member; m++)
+                for (int32_t s = 0; s < z->e.n_seq; s++)
+                    memcpy(piece_at(&z->hist[k], z->e, m, s) + i * z->carry[k].n * z->carry[k].size, piece_at(&z->carry[k], z->e, m, s),
+                           (size_t)(z->carry[k].n * z->carry[k].size));
+        if (i + 1 == count) break;
+        gather_xs(z, c, a->reverse ? a->length - 1 - (first + i) : first + i);
+        step_forward(z);
+    }
+}
+
+static void step_backward(Scan *z, const Call *c, int32_t t, int32_t in_chunk)
+{
+    const ScanAttr *a = z->a;
+    int32_t n_state = a->n_carry + a->n_xs + a->n_const, d = n_state + a->n_carry;     /* first of d(carry), d(ys) inputs    */
+    for (int32_t k = 0; k < a->n_carry; k++)
+        for (int32_t m = 0; m < z->e.n_member; m++)
+            for (int32_t s = 0; s < z->e.n_seq; s++)
+                memcpy(piece_at(&z->carry[k], z->e, m, s), piece_at(&z->hist[k], z->e, m, s) + in_chunk * z->carry[k].n * z->carry[k].size,
+                       (size_t)(z->carry[k].n * z->carry[k].size));
+    gather_xs(z, c, t);
+    for (int32_t k = 0; k < a->n_ys; k++) {
+        const Arg *dy = &c->in[d + a->n_carry + k];
+        Shape s = body_output(z, a->n_carry + k);
+        if (dy->data) move_rows(GATHER, dy, &z->dy[k], z->e, t * mdr_rows(s), mdr_rows(s), mdr_cols(s));
+    }
+    feed_state(z, &z->bwd, z->carry);
+    for (int32_t k = 0; k < a->n_carry; k++) body_feed(&z->bwd, n_state + k, &z->dcarry[k]);
+    for (int32_t k = 0; k < a->n_ys; k++) body_feed(&z->bwd, n_state + a->n_carry + k, &z->dy[k]);
+    mdr_exec_phase(z->bwd.p, PH_SEQ, &z->bwd.f);
+    for (int32_t k = 0; k < n_state; k++) {
+        bool there = z->bwd.p->output[k].place != PL_NONE;
+        if (k < a->n_carry) {
+            if (there) body_read(&z->bwd, k, &z->dnext[k], GATHER, z->xcols[k]);
+            else piece_zero(&z->dnext[k], z->e);
+        } else if (k < a->n_carry + a->n_xs) {
+            const Arg *dx = &c->out[k];
+            if (!dx->data || !there) continue;
+            body_read(&z->bwd, k, &z->dx[k], GATHER, z->xcols[k]);
+            int64_t rows = z->dx[k].n / z->xcols[k];
+            move_rows(SCATTER, dx, &z->dx[k], z->e, t * rows, rows, z->xcols[k]);
+        } else if (there && z->dx[k].seq) {
+            body_read(&z->bwd, k, &z->dx[k], ACCUMULATE, z->xcols[k]);
+        }
+    }
+    for (int32_t k = 0; k < a->n_carry; k++) { Piece p = z->dcarry[k]; z->dcarry[k] = z->dnext[k]; z->dnext[k] = p; }
+}
+
+/* After the last step: accumulators shared by the sequences lie in the gradient body's lane; fold, POST, read. */
+static void finish_grad(Scan *z, const Call *c)
+{
+    const ScanAttr *a = z->a;
+    const Plan *p = z->bwd.p;
+    for (int32_t m = 0; m < z->e.n_member; m++) {
+        char *lane = z->bwd.f.base[PL_LANE] + m * p->size[PL_LANE], *post = z->bwd.f.base[PL_POST] + m * p->size[PL_POST];
+        mdr_exec_fold_reals(p, &lane, 1, post, 0, p->lane_reals);
+        mdr_exec_fold_sums(p, &lane, 1, post);
+    }
+    mdr_exec_phase(p, PH_POST, &z->bwd.f);
+    for (int32_t k = 0; k < a->n_carry; k++)
+        if (c->out[k].data) move_rows(SCATTER, &c->out[k], &z->dcarry[k], z->e, 0, z->dcarry[k].n / z->xcols[k], z->xcols[k]);
+    for (int32_t k = a->n_carry + a->n_xs; k < a->n_carry + a->n_xs + a->n_const; k++) {
+        const Arg *out = &c->out[k];
+        if (!out->data || p->output[k].place == PL_NONE) continue;
+        if (!z->dx[k].seq) body_read(&z->bwd, k, &z->dx[k], GATHER, z->xcols[k]);
+        Move how = (c->add >> k) & 1u ? ACCUMULATE : SCATTER;
+        move_rows(how, out, &z->dx[k], z->e, 0, z->dx[k].n / z->xcols[k], z->xcols[k]);
+    }
+}
+
+static void run_scan_grad(Scan *z, const Call *c)
+{
+    const ScanAttr *a = z->a;
+    int32_t n_state = a->n_carry + a->n_xs + a->n_const, d = n_state + a->n_carry;
+    gather_consts(z, c);
+    feed_state(z, &z->fwd, z->carry);
+    feed_state(z, &z->bwd, z->carry);
+    body_begin(&z->fwd);
+    body_begin(&z->bwd);
+    for (int32_t k = 0; k < a->n_carry; k++) {
+        if (c->in[d + k].data) gather_carry(z, &c->in[d + k], &z->dcarry[k], k);
+        else piece_zero(&z->dcarry[k], z->e);
+    }
+    for (int32_t k = 0; k < a->n_ys; k++)
+        if (!c->in[d + a->n_carry + k].data) piece_zero(&z->dy[k], z->e);
+    for (int32_t k = a->n_carry + a->n_xs; k < n_state; k++) piece_zero(&z->dx[k], z->e);
+    for (int32_t first = (a->length - 1) / a->chunk * a->chunk; first >= 0; first -= a->chunk) {
+        int32_t count = a->length - first < a->chunk ? a->length - first : a->chunk;
+        rebuild_chunk(z, c, first, count);
+        for (int32_t i = count - 1; i >= 0; i--) step_backward(z, c, a->reverse ? a->length - 1 - (first + i) : first + i, i);
+    }
+    finish_grad(z, c);
+}
+
+void mdr_exec_scan(const Instr *in, const Call *c, const Frame *f)
+{
+    Scan z;
+    Carver carver = {f->scratch, 0};
+    scan_carve(&z, in, &carver, c->extent);
+    if (in->body_grad) run_scan_grad(&z, c);
+    else run_scan(&z, c);
+}
