@@ -28,6 +28,7 @@ variant := obj
 else
 variant := $(notdir $(firstword $(CC)))
 endif
+plain := $(variant)
 ifneq ($(SAN),)
 variant := $(patsubst obj,cc,$(variant))-$(SAN)
 endif
@@ -95,7 +96,7 @@ Q := @
 say = @echo '  $(1)  $(2)'
 endif
 
-.PHONY: all help lib tests fuzz-programs bench-programs test run-tests check lint rooms deps deps-all demo figures install clean
+.PHONY: all help lib tests fuzz-programs bench-programs test run-tests run-fuzz check lint rooms deps deps-all demo figures install clean
 all: $(if $(main),$(BIN),$(LIB))
 lib: $(LIB)
 tests: $(tests)
@@ -133,7 +134,7 @@ $(O)/%.o: %.c $(O)/flags
 $(LIB): $(obj) $(O)/members
 	$(call say,AR,$@)
 	@rm -f $@
-	$(Q)ar rcs $@ $(obj)
+	$(Q)ar qcs $@ $(obj)
 $(BIN): $(main) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(BASE) $(CFLAGS) $(LDFLAGS) -o $@ $(main) $(LIB) -Wl,--as-needed $(LIBS)
@@ -156,27 +157,30 @@ $(O)/bench/%: bench/%.c $(LIB) $(O)/flags
 
 # ---- run
 deps:
-	@sh scripts/deps.sh build
+	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh build
 deps-all:
-	@sh scripts/deps.sh all
+	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh all
 test:
-	@sh scripts/deps.sh build
+	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh build
 	@$(MAKE) run-tests
 run-tests: $(tests) all
 	@sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(scripts)
+run-fuzz: $(fuzz)
+	@sh scripts/fuzz.sh $(fuzz)
 lint: all
 	@sh scripts/lint.sh "$(O)"
 rooms:
-	@CC='$(CC)' MAKE='$(MAKE)' sh scripts/rooms.sh "$(BUILD)" $(ROOMS)
+	@$(MAKE) BUILD=$(BUILD)/rooms SAN= OPT=-O0 CFLAGS=-fPIC lib
+	@CC='$(CC)' sh scripts/rooms.sh "$(BUILD)/rooms" "$(BUILD)/rooms/$(plain)" $(ROOMS)
 check:
 	@MAKE='$(MAKE)' sh scripts/check.sh "$(BUILD)"
 demo:
-	@sh scripts/deps.sh build
+	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh build
 	@$(MAKE) all
 	@rm -f $(BUILD)/demo.db
 	$(BIN) bench --store $(BUILD)/demo.db '(mh-attention swiglu)*2' '(hyena swiglu)*2' 'mamba*4'
 figures:
-	@sh scripts/deps.sh all
+	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh all
 	@$(MAKE) bench-programs all
 	@sh scripts/figures.sh "$(O)" "$(BUILD)/figures"
 install: all

@@ -57,5 +57,7 @@ for rc in "$logs"/*.rc; do
     fi
 done
 if [ $((passed + failed)) -eq 0 ]; then echo "  nothing ran"; failed=1; fi
-if [ "$skipped" -gt 0 ]; then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+more=
+if [ "$skipped" -gt 0 ]; then more=", $skipped skipped"; fi
+echo "$passed passed, $failed failed$more"
 [ "$failed" -eq 0 ]

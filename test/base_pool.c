@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
@@ -71,6 +72,7 @@ static void denormal(void *ctx, int worker) {
 static void test_denormals(void **state) {
     (void)state;
 #if defined __x86_64__ || defined __aarch64__
+    if (getenv("MDR_TEST_VALGRIND")) skip();         /* valgrind computes denormals whatever the register says             */
     volatile float tiny = 1.1754944e-38f;
     int flushed[3] = {0};
     Pool *p;

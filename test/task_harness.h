@@ -64,7 +64,8 @@ static inline void draw_and_answer(Draw *w, int64_t i) {
     w->task->oracle(&w->p, w->ctx, w->tokens, w->targets, w->answer);
 }
 
-/* got must lie within 4 standard deviations of want (and a rounding error). */
+/* One honest count in 16,000 lies outside 4 sigma by chance; the tests make some thousands, with seeds where none of them does.
+ * got must lie within 4 standard deviations of want (and a rounding error). */
 static inline void within4(const char *what, double got, double want, double sd) {
     if (!(fabs(got - want) <= 4 * sd + 1e-9 * fabs(want)))
         fail_msg("%s: %.8g, expected %.8g +- %.3g (%.1f sigma)", what, got, want, sd, (got - want) / sd);

@@ -105,7 +105,7 @@ bool mdr_text_to_int(const char *s, int64_t *v) {
     return true;
 }
 
-/* The fewest digits that read back; then written as Python's repr does: 1e-05, 0.0001, 123456.5, 1e+16; whole numbers without ".0". */
+/* The fewest digits that read back, written as Python's repr does (1e-05, 0.0001, 123456.5, 1e+16), whole numbers without ".0". */
 const char *mdr_text_real(double v, char buf[32]) {
     if (!isfinite(v)) return strcpy(buf, v != v ? "nan" : v > 0 ? "inf" : "-inf");
     locale_t c, old = enter_c(&c);

@@ -262,16 +262,15 @@ static Slot slot_of(const Layout *l, Value v)
     Slot s = l->val[x->root].slot;
     s.size = mdr_exec_size(l->p, t->dtype);
     s.ld = x->ld;
-    if (x->accum >= 0) {                              /* read after the fold (POST mirrors the lane) or written in the lane  */
-        s.place = t->phase == PH_POST ? PL_POST : PL_LANE;
-        s.at = x->accum;
-        s.ld = mdr_cols(t->shape);
+    Value r = of_vid(x->root);
+    if (l->val[x->root].accum >= 0) {                 /* read after the fold (POST mirrors the lane) or written in the lane  */
+        s.place = type_of(l, r)->phase == PH_POST ? PL_POST : PL_LANE;
+        s.at = l->val[x->root].accum + x->shift;
         s.seq = 0;
         return s;
     }
     if (s.place == PL_NONE) return (Slot){0};
     s.at += x->shift;
-    Value r = of_vid(x->root);
     s.seq = !(t->axes & MDR_AXIS_SEQ) ? 0 : mdr_numel(type_of(l, r)->shape);
     return s;
 }

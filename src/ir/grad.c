@@ -104,6 +104,12 @@ static void back_node(Tape *t, int32_t i)
                                               mdr_shape_text(n->in_type[k].shape, q)));
             return;
         }
+        if ((n->out[0].axes & MDR_AXIS_SEQ) && n->op != &mdr_ir_op_sum_batch && !(n->in_type[k].axes & MDR_AXIS_SEQ) &&
+            !(mdr_ir_type(b, din[k]).axes & MDR_AXIS_SEQ)) {
+            mdr_ir_fail(b, mdr_ir_shape_error(n, "a gradient that is the same for every sequence reaches its input %d, which all "
+                                                 "sequences share: give the seed the sequence axis", k));
+            return;
+        }
         contribute(t, n->in[k], din[k]);
     }
 }

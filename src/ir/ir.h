@@ -82,6 +82,8 @@ struct OpDef {
     uint32_t optional;                /* bit i: input i may be absent                                                 */
     uint32_t sums;                    /* bit i: out[i] of stacked sequences = sum of the out[i] of each; the executor may
                                          run it with Call.add, writing += into one accumulator for the whole slice     */
+    uint32_t no_grad;                 /* bit i: input i (of reals) has no derivative by declaration: counts, positions    */
+    uint32_t aux;                     /* bit i: output i is a by-product for the derivative (rstd, lse): none through it   */
     uint32_t inplace;                 /* bit i: out[0] may overwrite input i (same element count, element by element)  */
     int32_t min_slice;                /* > 1: the op wants at least so many sequences in a slice (scan 16)             */
     /* Checks n->in_type and fills n->out[i].shape and .dtype (axes and phase are derived). Error: one sentence naming
@@ -179,7 +181,9 @@ MDR_API void mdr_ir_copy(Builder *b, const Graph *g, HasOp *has, void *ctx, Copy
 MDR_API Value mdr_ir_copied(const CopyMap *map, Value v);
 
 /* Reverse-mode autodiff. Given dy[i] for y[i] (absent = none), appends nodes for the gradient of sum_i <y_i, dy_i> and sets
- * dx[j] for x[j] (absent where nothing depends). A value that lacks an axis which its gradient has gets `sum_batch`. */
+ * dx[j] for x[j] (absent where nothing depends). A value that lacks an axis which its gradient has gets `sum_batch`. A seed that
+ * is the same for all sequences must meet a value of each sequence on its way (as the loss's seed 1 does in ce's derivative);
+ * where it would reach a weight untouched, its sum over the batch cannot be known here and that is an error. */
 MDR_API void mdr_ir_grad(Builder *b, int n_y, const Value *y, const Value *dy, int n_x, const Value *x, Value *dx);
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */

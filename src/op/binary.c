@@ -81,7 +81,7 @@ static const OpDef def = {.name = "binary", .equation = "z = x - y, x y or x / y
 
 Value mdr_op_binary(Builder *b, BinaryKind kind, Value x, Value y)
 {
-    BinaryAttr a = {kind};
+    BinaryAttr a = {(int32_t)kind};
     Value in[2] = {x, y};
     return mdr_ir_node(b, &def, &a, 2, in);
 }

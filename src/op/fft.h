@@ -29,4 +29,18 @@ static inline FftSize fft_size(int32_t rows) {
             if (radix[i] * sub >= rows) return (FftSize){radix[i], sub, radix[i] * sub};
 }
 static inline int32_t fft_blocks(int32_t cols) { return (cols + FFT_LANES - 1) / FFT_LANES; }
+
+/* ---- fft.cpu.c: the transform of 8 channels at a time. z: M points of FFT_POINT numbers, 32-byte aligned. ---- */
+typedef struct FftColumns { float *p; int64_t ld; int32_t n; } FftColumns;       /* n <= 16 neighbouring columns, row 0 */
+size_t mdr_op_fft_floats(FftSize s);                                    /* numbers of a table of roots                */
+void mdr_op_fft_table(FftSize s, float *table);                         /* 32-byte aligned                            */
+/* First level of F: rows of x to z (columns 0..7) and z2 (columns 8..15, if there are any). */
+void mdr_op_fft_begin(FftSize s, const float *table, FftColumns x, int32_t rows, float *z, float *z2);
+/* Last level of F^H, real parts only. */
+void mdr_op_fft_end(FftSize s, const float *table, const float *z, const float *z2, FftColumns y, int32_t rows);
+/* The levels between: z := F z;  z := F^H z;  z := F^H (h . F z), or conj(h);  d := (d if add) + conj(F z) . F g. */
+void mdr_op_fft_forward(FftSize s, const float *table, float *z);
+void mdr_op_fft_inverse(FftSize s, const float *table, float *z);
+void mdr_op_fft_filter(FftSize s, const float *table, float *z, const float *h, int32_t conj);
+void mdr_op_fft_correlate(FftSize s, const float *table, float *z, float *g, float *d, int32_t add);
 #endif

@@ -98,6 +98,10 @@ MDR_API Value mdr_op_rope(Builder *b, Value x, int32_t n_heads, double base);
  * position t sees t-w .. t; 0: all before. Scores are scaled by d^-1/2. */
 typedef struct AttentionAttr { int32_t n_heads, window; } AttentionAttr;
 MDR_API Value mdr_op_attention(Builder *b, Value q, Value k, Value v, AttentionAttr a);
+/* Attention of one new position over kept rows, the newest last: q [1, H*d], k, v [W, H*d], t [1]: as a real number, how many
+ * rows came before it (of which the last W-1 are kept): rows older than that are not seen. -> y [1, H*d], weights [W, H]. */
+typedef struct AttendRowAttr { int32_t n_heads; } AttendRowAttr;
+MDR_API Value mdr_op_attend_row(Builder *b, Value q, Value k, Value v, Value t, int32_t n_heads);
 MDR_API Value mdr_op_gather_rows(Builder *b, Value table, Value ids); /* [V, D], I32 [L] -> [L, D]                      */
 /* Cross entropy of one sequence: sum over rows with target >= 0 of -log softmax(logits)[target], times inv_count [1].
  * Target < 0 is ignored. out 0: loss, SUM [1], in sums. Differentiable in logits. */

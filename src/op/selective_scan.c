@@ -191,7 +191,7 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out) {
 }
 
 static const OpDef def = {.name = "selective_scan", .equation = "h[t] = exp(delta a) h[t-1] + delta B u; y = C . h + d u",
-    .min_in = 6, .max_in = 6, .n_out = 2, .shape = shape_scan, .vjp = vjp, .compose = compose, .cost = cost_scan, .cases = cases};
+    .min_in = 6, .max_in = 6, .n_out = 2, .aux = 1u << 1, .shape = shape_scan, .vjp = vjp, .compose = compose, .cost = cost_scan, .cases = cases};
 
 Value mdr_op_selective_scan(Builder *b, Value u, Value delta, Value a, Value bm, Value cm, Value d) {
     Value in[6] = {u, delta, a, bm, cm, d};

@@ -16,19 +16,23 @@ typedef struct Block {
 } Block;
 
 INLINE void advance(const Block *k, const int group, int n0) {
-    const __m256 log2e = _mm256_set1_ps(1.44269504f);
-    __m256 h[4], a[4];
-#define LOAD(i) h[i] = _mm256_load_ps(k->h + (n0 + i) * UNIT); a[i] = _mm256_load_ps(k->a + (n0 + i) * UNIT);
+    _Alignas(32) float decay[SCAN_CHUNK * 32];
+    decays(k->delta, k->a + n0 * UNIT, UNIT, group, k->len, decay);
+    __m256 h[4];
+#define LOAD(i) h[i] = _mm256_load_ps(k->h + (n0 + i) * UNIT);
     EACH_STATE(LOAD);
-    for (int t = 0; t < k->len; t++) {
-        const float *bm = k->bm + t * k->ld_b + n0, *cm = k->cm + t * k->ld_c + n0;
-        __m256 u = row(k->u, t), delta = row(k->delta, t), x = _mm256_mul_ps(delta, log2e), du = _mm256_mul_ps(delta, u);
-        __m256 y = n0 == 0 ? _mm256_mul_ps(k->d, u) : row(k->y, t);
+    const Rows ru = k->u, rd = k->delta, ry = k->y;                 /* in registers: a store might change *k              */
+    const float *bm = k->bm + n0, *cm = k->cm + n0, *e = decay;
+    const int64_t ld_b = k->ld_b, ld_c = k->ld_c;
+    const __m256 d = k->d;
+    for (int t = 0, len = k->len; t < len; t++, bm += ld_b, cm += ld_c, e += 32) {
+        __m256 u = row(ru, t), du = _mm256_mul_ps(row(rd, t), u);
+        __m256 y = n0 == 0 ? _mm256_mul_ps(d, u) : row(ry, t);
 #define STEP(i)                                                                                                        \
-        h[i] = _mm256_fmadd_ps(v_exp2(_mm256_mul_ps(x, a[i])), h[i], _mm256_mul_ps(du, _mm256_broadcast_ss(bm + i)));   \
+        h[i] = _mm256_fmadd_ps(_mm256_load_ps(e + i * 8), h[i], _mm256_mul_ps(du, _mm256_broadcast_ss(bm + i)));        \
         y = _mm256_fmadd_ps(_mm256_broadcast_ss(cm + i), h[i], y);
         EACH_STATE(STEP);
-        _mm256_storeu_ps(k->y.p + t * k->y.ld, y);
+        _mm256_storeu_ps(ry.p + t * ry.ld, y);
     }
 #define STORE(i) _mm256_store_ps(k->h + (n0 + i) * UNIT, h[i]);
     EACH_STATE(STORE);

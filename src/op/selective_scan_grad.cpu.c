@@ -27,20 +27,18 @@ typedef struct Block {
 } Block;
 
 INLINE void recompute(const Block *k, const Work *w, const int group, int n0) {
-    const __m256 log2e = _mm256_set1_ps(1.44269504f);
-    __m256 h[4], a[4];
-#define LOAD(i)                                                                                                        \
-    h[i] = _mm256_loadu_ps(k->state + (n0 + i) * k->ld_state); a[i] = _mm256_load_ps(w->a + (n0 + i) * w->width + k->col); \
-    _mm256_store_ps(w->h + i * 8, h[i]);
+    decays(k->delta, w->a + n0 * w->width + k->col, w->width, group, k->len, w->decay);
+    __m256 h[4];
+#define LOAD(i) h[i] = _mm256_loadu_ps(k->state + (n0 + i) * k->ld_state); _mm256_store_ps(w->h + i * 8, h[i]);
     EACH_STATE(LOAD);
-    for (int t = 0; t < k->len; t++) {
-        const float *bm = k->bm + t * k->ld_b + n0;
-        float *to = w->h + (t + 1) * 32, *to_decay = w->decay + t * 32;
-        __m256 u = row(k->u, t), delta = row(k->delta, t), x = _mm256_mul_ps(delta, log2e), du = _mm256_mul_ps(delta, u), e;
+    const Rows ru = k->u, rd = k->delta;                           /* in registers: a store might change *k              */
+    const float *bm = k->bm + n0, *e = w->decay;
+    const int64_t ld_b = k->ld_b;
+    float *to = w->h + 32;
+    for (int t = 0, len = k->len; t < len; t++, bm += ld_b, e += 32, to += 32) {
+        __m256 du = _mm256_mul_ps(row(rd, t), row(ru, t));
 #define STEP(i)                                                                                                        \
-        e = v_exp2(_mm256_mul_ps(x, a[i]));                                                                            \
-        h[i] = _mm256_fmadd_ps(e, h[i], _mm256_mul_ps(du, _mm256_broadcast_ss(bm + i)));                               \
-        _mm256_store_ps(to_decay + i * 8, e);                                                                          \
+        h[i] = _mm256_fmadd_ps(_mm256_load_ps(e + i * 8), h[i], _mm256_mul_ps(du, _mm256_broadcast_ss(bm + i)));        \
         _mm256_store_ps(to + i * 8, h[i]);
         EACH_STATE(STEP);
     }
@@ -53,12 +51,17 @@ INLINE void back(const Block *k, const Work *w, const int group, int n0) {
     dh[i] = _mm256_load_ps(w->dh + (n0 + i) * w->width + k->col);                                                      \
     da[i] = _mm256_load_ps(w->da + (n0 + i) * w->width + k->col);
     EACH_STATE(LOAD_BACK);
-    for (int t = k->len - 1; t >= 0; t--) {
-        const float *bm = k->bm + t * k->ld_b + n0, *cm = k->cm + t * k->ld_c + n0, *h = w->h + t * 32, *e = w->decay + t * 32;
-        float *db = w->db + (t * w->padded + n0) * 8, *dc = w->dc + (t * w->padded + n0) * 8;
-        __m256 delta = row(k->delta, t), dy = row(k->dy, t), du = _mm256_mul_ps(delta, row(k->u, t)), gh;
-        __m256 inject = n0 ? _mm256_load_ps(w->inject + t * 8) : _mm256_setzero_ps();
-        __m256 exponent = n0 ? _mm256_load_ps(w->exponent + t * 8) : _mm256_setzero_ps();
+    const Rows ru = k->u, rd = k->delta, ry = k->dy;
+    const int64_t ld_b = k->ld_b, ld_c = k->ld_c, ld_d = w->padded * 8;
+    const int len = k->len;
+    const float *bm = k->bm + (len - 1) * ld_b + n0, *cm = k->cm + (len - 1) * ld_c + n0, *h = w->h + (len - 1) * 32;
+    const float *e = w->decay + (len - 1) * 32;
+    float *db = w->db + (len - 1) * ld_d + n0 * 8, *dc = w->dc + (len - 1) * ld_d + n0 * 8;
+    float *to_inject = w->inject, *to_exponent = w->exponent;
+    for (int t = len - 1; t >= 0; t--, bm -= ld_b, cm -= ld_c, h -= 32, e -= 32, db -= ld_d, dc -= ld_d) {
+        __m256 delta = row(rd, t), dy = row(ry, t), du = _mm256_mul_ps(delta, row(ru, t)), gh;
+        __m256 inject = n0 ? _mm256_load_ps(to_inject + t * 8) : _mm256_setzero_ps();
+        __m256 exponent = n0 ? _mm256_load_ps(to_exponent + t * 8) : _mm256_setzero_ps();
 #define STEP_BACK(i)                                                                                                   \
         dh[i] = _mm256_fmadd_ps(dy, _mm256_broadcast_ss(cm + i), dh[i]);                                               \
         _mm256_store_ps(dc + i * 8, _mm256_fmadd_ps(dy, _mm256_load_ps(h + 32 + i * 8), _mm256_load_ps(dc + i * 8)));   \
@@ -69,8 +72,8 @@ INLINE void back(const Block *k, const Work *w, const int group, int n0) {
         exponent = _mm256_fmadd_ps(gh, a[i], exponent);                                                                \
         da[i] = _mm256_fmadd_ps(gh, delta, da[i]);
         EACH_STATE(STEP_BACK);
-        _mm256_store_ps(w->inject + t * 8, inject);
-        _mm256_store_ps(w->exponent + t * 8, exponent);
+        _mm256_store_ps(to_inject + t * 8, inject);
+        _mm256_store_ps(to_exponent + t * 8, exponent);
     }
 #define STORE_BACK(i)                                                                                                  \
     _mm256_store_ps(w->dh + (n0 + i) * w->width + k->col, dh[i]);                                                      \

@@ -197,7 +197,7 @@ static const OpDef def = {.name = "unary", .equation = "y = f(x)", .attr_size = 
 
 Value mdr_op_unary(Builder *b, UnaryKind kind, double a, Value x)
 {
-    UnaryAttr at = {.kind = kind, .a = a};
+    UnaryAttr at = {.kind = (int32_t)kind, .a = a};
     return mdr_ir_node(b, &def, &at, 1, &x);
 }
 

@@ -1,0 +1,39 @@
+/* cli: main, one file a subcommand (src/cli/NAME.c defines `const CommandDef mdr_commands_NAME[]`, ended by name == NULL), the
+ * parser of options, help and man page from one description of each option. Only this room prints and exits. */
+#ifndef MDR_CLI_H
+#define MDR_CLI_H
+#include "report/report.h"
+
+typedef enum OptionType { OPT_FLAG, OPT_TEXT, OPT_INT, OPT_LIST } OptionType;    /* LIST: may be repeated                 */
+typedef struct OptionDef {
+    const char *name;                     /* without the dashes                                                           */
+    OptionType type;
+    const char *value;                    /* "FILE", "N": shown in help                                                   */
+    const char *help;                     /* one line; default included                                                   */
+    double lo, hi;                        /* INT: bounds                                                                  */
+    bool takes_rest;                      /* LIST: takes all following words up to the next option (mad-lab's --layers)    */
+} OptionDef;                              /* a table ends with name == NULL                                               */
+typedef struct OptionValue { bool given; const char *text; int64_t number; const char **list; int32_t n; } OptionValue;
+typedef struct Args {
+    const OptionDef *option;
+    OptionValue *value;                   /* one a row of the table                                                       */
+    const char **word;                    /* operands                                                                     */
+    int32_t n_word;
+} Args;
+typedef struct CommandDef {
+    const char *name, *operands, *help;   /* "bench", "ARCH...", one line                                                 */
+    const char *detail;                   /* paragraphs for --help and the man page                                       */
+    const OptionDef *options;
+    Err *(*run)(const Args *a);
+} CommandDef;
+const CommandDef *mdr_cli_command_at(int i);
+const OptionValue *mdr_cli_option(const Args *a, const char *name);           /* never NULL                               */
+
+/* Progress on standard error: silent when not a terminal; one line redrawn with time left; NO_COLOR and TERM=dumb obeyed. */
+void mdr_cli_progress(double done, double total, double seconds, const char *fmt, ...) MDR_PRINTF(4, 5);
+void mdr_cli_progress_end(void);
+bool mdr_cli_stop_asked(void);            /* Ctrl-C was pressed: finish what is durable and stop                          */
+void mdr_cli_note(const char *fmt, ...) MDR_PRINTF(1, 2);                     /* one line on standard error               */
+ReportStyle mdr_cli_style(void);
+Err *mdr_cli_pool(const Args *a, Pool **pool);                                /* --threads, else the machine's            */
+#endif
