@@ -111,23 +111,27 @@ help:
 	@echo 'make figures    run the programs of bench/      make install  PREFIX=$(PREFIX) DESTDIR='
 	@echo 'make clean      remove $(BUILD)                    options: CC= SAN= BUILD= ROOMS= WERROR=1 V=1 DEPS=no'
 
-# ---- compile
-$(O)/%.f32.o: %.c $(O)/flags
+# ---- compile; the first time what is missing is named, not installed
+$(O)/deps:
+	@mkdir -p $(@D)
+	@CC='$(CC)' DEPS=no sh scripts/deps.sh build || { echo 'madras: `make deps` installs them' >&2; exit 1; }
+	@touch $@
+$(O)/%.f32.o: %.c $(O)/flags | $(O)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$< (float))
 	$(Q)$(CC) $(BASE) $(OPT) $(F32) $(CFLAGS) -c -o $@ $<
-$(O)/%.f64.o: %.c $(O)/flags
+$(O)/%.f64.o: %.c $(O)/flags | $(O)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$< (double))
 	$(Q)$(CC) $(BASE) $(OPT) $(F64) $(CFLAGS) -c -o $@ $<
-$(O)/%.cpu.o: %.cpu.c $(O)/flags
+$(O)/%.cpu.o: %.cpu.c $(O)/flags | $(O)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(BASE) -O3 -mavx2 -mfma $(CFLAGS) -c -o $@ $<
-$(O)/gen/%.o: $(GEN)/%.c $(O)/flags
+$(O)/gen/%.o: $(GEN)/%.c $(O)/flags | $(O)/deps
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) -c -o $@ $<
-$(O)/%.o: %.c $(O)/flags
+$(O)/%.o: %.c $(O)/flags | $(O)/deps
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) -c -o $@ $<

@@ -122,7 +122,7 @@ static void refuses(void **state) {
         {"mlp | swiglu", "`|` stands between values"},
         {"(mlp swiglu", "column 1: this parenthesis is never closed"},
         {"mlp)", "column 4: this parenthesis closes nothing"},
-        {"mamba(d_state=2", "column 15: expected"},
+        {"mamba(d_state=2", "column 16: expected `,`, `|` or `)` after a value, found the end"},
         {"mamba(", "column 6: this parenthesis is never closed"},
         {"mamba(d_stat=2)", "column 7: mamba: unknown parameter `d_stat`; did you mean `d_state`?"},
         {"mamba(d_state=2,d_state=3)", "column 17: `d_state` is given twice"},

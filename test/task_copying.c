@@ -24,7 +24,7 @@ static void split(const TaskParams *p, int32_t *gap, int32_t *symbol) {
         }
     }
     assert_int_equal(found, copy);
-    assert_int_equal(blanks, 0);                           /* the last symbol touches the marker                          */
+    assert_int_equal(blanks, 0);   /* the last symbol touches the marker */
     assert_int_equal(w.tokens[marker], p->vocab_size - 1);
     assert_int_equal(w.targets[marker], MDR_IGNORE);
     for (int32_t i = 0; i < copy; i++) {
@@ -51,13 +51,14 @@ static void copying_law(const char *const *words) {
         if (copy > 1) pair_sum += (gap[0] - blanks * q) * (gap[copy - 1] - blanks * q), pairs++;
     }
     draw_close(&w);
-    for (int32_t s = 0; s < p.vocab_size - 2; s++) count4("a symbol", symbols[s], (double)n * copy, 1.0 / (p.vocab_size - 2));
+    for (int32_t s = 0; s < p.vocab_size - 2; s++)
+        count4("a symbol", symbols[s], (double)n * copy, 1.0 / (p.vocab_size - 2));
     for (int32_t g = 0; g <= blanks; g++) {
         double share = binomial(blanks, q, g);
         within4("the first gap", first[g], n * share, sqrt(n * share * (1 - share)) + 0.5);
         within4("gaps", length[g], n * share * copy, sqrt(n * share * copy * (copy > 1 ? 1 : 0)) + 0.5);
     }
-    double var = blanks * q * (1 - q);                     /* sd of a product of two near-normal gaps                     */
+    double var = blanks * q * (1 - q);   /* sd of a product of two near-normal gaps */
     if (copy > 1) within4("covariance of gaps", pair_sum / pairs, -blanks * q * q, 1.2 * var / sqrt(pairs) + 1e-3);
 }
 #define COPYING(...) copying_law((const char *const[]){__VA_ARGS__, NULL})
@@ -121,8 +122,8 @@ static void oracle_and_chance(void **state) {
     (void)state;
     LEVELS("selective-copying", "vocab_size=16");
     LEVELS("selective-copying", "vocab_size=3", "seq_len=4", "num_tokens_to_copy=1");
-    LEVELS("compression", "vocab_size=16");                /* a symbol is the best guess: 31/32/15                        */
-    LEVELS("compression", "vocab_size=128", "seq_len=32"); /* the compression token is: 1/32                              */
+    LEVELS("compression", "vocab_size=16");   /* a symbol is the best guess: 31/32/15 */
+    LEVELS("compression", "vocab_size=128", "seq_len=32");   /* the compression token is: 1/32 */
     LEVELS("compression", "vocab_size=2", "seq_len=3");
 }
 

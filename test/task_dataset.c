@@ -1,5 +1,5 @@
-/* Data sets: the table of tasks, defaults, canonical text, streams, every refusal with its sentence, and golden sequences that notice
- * any change of a task's law or of its draws. */
+/* Data sets: the table of tasks, defaults, canonical text, streams, every refusal with its sentence, and golden
+ * sequences that notice any change of a task's law or of its draws. */
 #include "task_harness.h"
 #include <pthread.h>
 
@@ -22,15 +22,20 @@ static void table(void **state) {
 /* The baselines of the published benchmark, as canonical text. */
 static void defaults(void **state) {
     (void)state;
-    static const char *const text[] = {
-        "compression num_test_examples=1280 num_train_examples=12800 seq_len=32 vocab_size=16",
-        "fuzzy-in-context-recall fuzzy_in_loop=true k_motif_size=3 multi_query=true num_test_examples=1280 num_train_examples=12800 "
-        "seq_len=128 v_motif_size=3 vocab_size=16",
-        "in-context-recall multi_query=true num_test_examples=1280 num_train_examples=12800 seq_len=128 vocab_size=16",
-        "memorization num_test_examples=1280 num_train_examples=256 seq_len=32 vocab_size=256",
-        "noisy-in-context-recall frac_noise=0.2 multi_query=true noise_vocab_size=16 num_test_examples=1280 num_train_examples=12800 "
-        "seq_len=128 vocab_size=32",
-        "selective-copying num_test_examples=1280 num_tokens_to_copy=16 num_train_examples=12800 seq_len=256 vocab_size=16"};
+    static const char *const text[] = {"compression num_test_examples=1280 num_train_examples=12800 seq_len=32 "
+                                       "vocab_size=16",
+                                       "fuzzy-in-context-recall fuzzy_in_loop=true k_motif_size=3 multi_query=true "
+                                       "num_test_examples=1280 num_train_examples=12800 "
+                                       "seq_len=128 v_motif_size=3 vocab_size=16",
+                                       "in-context-recall multi_query=true num_test_examples=1280 "
+                                       "num_train_examples=12800 seq_len=128 vocab_size=16",
+                                       "memorization num_test_examples=1280 num_train_examples=256 seq_len=32 "
+                                       "vocab_size=256",
+                                       "noisy-in-context-recall frac_noise=0.2 multi_query=true noise_vocab_size=16 "
+                                       "num_test_examples=1280 num_train_examples=12800 "
+                                       "seq_len=128 vocab_size=32",
+                                       "selective-copying num_test_examples=1280 num_tokens_to_copy=16 "
+                                       "num_train_examples=12800 seq_len=256 vocab_size=16"};
     for (int32_t i = 0; i < MDR_COUNT(text); i++) {
         TaskParams p;
         Text t = {0};
@@ -61,23 +66,32 @@ static void refusals(void **state) {
             "in-context-recall", "seq_len=127");
     REFUSED("task in-context-recall: vocab_size 2 is too small: a key, a value and the copy prefix need at least 3",
             "in-context-recall", "vocab_size=2", "multi_query=false");
-    REFUSED("task noisy-in-context-recall: vocab_size 17 is too small: a key, a value, noise_vocab_size 16 need at least 18",
+    REFUSED("task noisy-in-context-recall: vocab_size 17 is too small: a key, a value, noise_vocab_size 16 need at "
+            "least 18",
             "noisy-in-context-recall", "vocab_size=17");
-    REFUSED("task noisy-in-context-recall: vocab_size 18 is too small: a key, a value, noise_vocab_size 16 and the copy prefix need "
-            "at least 19", "noisy-in-context-recall", "vocab_size=18", "multi_query=false");
-    REFUSED("task noisy-in-context-recall: frac_noise 1 makes noise of every pair: it must be under 1", "noisy-in-context-recall",
-            "frac_noise=1");
+    REFUSED("task noisy-in-context-recall: vocab_size 18 is too small: a key, a value, noise_vocab_size 16 and the "
+            "copy prefix need "
+            "at least 19",
+            "noisy-in-context-recall", "vocab_size=18", "multi_query=false");
+    REFUSED("task noisy-in-context-recall: frac_noise 1 makes noise of every pair: it must be under 1",
+            "noisy-in-context-recall", "frac_noise=1");
     REFUSED("task noisy-in-context-recall: frac_noise is over 0 but noise_vocab_size is 0: it must be at least 1",
             "noisy-in-context-recall", "noise_vocab_size=0");
-    REFUSED("task fuzzy-in-context-recall: seq_len 12 is too short for k_motif_size 3 and v_motif_size 3: it must be over 12",
+    REFUSED("task fuzzy-in-context-recall: seq_len 12 is too short for k_motif_size 3 and v_motif_size 3: it must be "
+            "over 12",
             "fuzzy-in-context-recall", "seq_len=12");
-    REFUSED("task fuzzy-in-context-recall: vocab_size 6 is too small for k_motif_size 3 and v_motif_size 3, whose symbols do not "
-            "repeat within a motif: it must be at least 7", "fuzzy-in-context-recall", "vocab_size=6");
-    REFUSED("task fuzzy-in-context-recall: vocab_size 8 is too small for k_motif_size 1 and v_motif_size 4, whose symbols do not "
-            "repeat within a motif: it must be at least 9", "fuzzy-in-context-recall", "vocab_size=8", "k_motif_size=1",
-            "v_motif_size=4", "multi_query=false");
-    REFUSED("task selective-copying: seq_len 32 is too short to copy 16 tokens: it must be over 33", "selective-copying", "seq_len=32");
-    REFUSED("task selective-copying: seq_len 33 is too short to copy 16 tokens: it must be over 33", "selective-copying", "seq_len=33");
+    REFUSED("task fuzzy-in-context-recall: vocab_size 6 is too small for k_motif_size 3 and v_motif_size 3, whose "
+            "symbols do not "
+            "repeat within a motif: it must be at least 7",
+            "fuzzy-in-context-recall", "vocab_size=6");
+    REFUSED("task fuzzy-in-context-recall: vocab_size 8 is too small for k_motif_size 1 and v_motif_size 4, whose "
+            "symbols do not "
+            "repeat within a motif: it must be at least 9",
+            "fuzzy-in-context-recall", "vocab_size=8", "k_motif_size=1", "v_motif_size=4", "multi_query=false");
+    REFUSED("task selective-copying: seq_len 32 is too short to copy 16 tokens: it must be over 33",
+            "selective-copying", "seq_len=32");
+    REFUSED("task selective-copying: seq_len 33 is too short to copy 16 tokens: it must be over 33",
+            "selective-copying", "seq_len=33");
 }
 
 /* What the sentences call enough is enough, and one less is not. */
@@ -100,7 +114,7 @@ static void just_enough(void **state) {
     TaskParams p;
     for (int32_t multi = 0; multi < 2; multi++)
         for (int32_t k = 1; k <= 8; k++)
-            for (int32_t v = 1; v <= 8; v++) {             /* the smallest vocabulary named is the smallest accepted      */
+            for (int32_t v = 1; v <= 8; v++) {   /* the smallest vocabulary named is the smallest accepted */
                 const TaskDef *t = SETTING(&p, "fuzzy-in-context-recall", "seq_len=64");
                 p.k_motif_size = k, p.v_motif_size = v, p.multi_query = multi, p.vocab_size = 3;
                 Err *e = mdr_task_check(t, &p);
@@ -155,12 +169,14 @@ static Bytes example(const Dataset *d, int64_t i) {
 
 static bool equal(const Bytes *a, const Bytes *b) { return memcmp(a, b, sizeof *a) == 0; }
 
-/* Same seed, same bytes, whatever was asked before; another seed, split or index, other bytes; sizes leave examples alone. */
+/* Same seed, same bytes, whatever was asked before; another seed, split or index, other bytes; sizes leave examples
+ * alone. */
 static void streams(void **state) {
     (void)state;
     for (int32_t t = 0; mdr_task_at(t); t++) {
         Dataset *a = open_default(t, SPLIT_TRAIN, 7, 0), *b = open_default(t, SPLIT_TRAIN, 7, 100);
-        Dataset *other[] = {open_default(t, SPLIT_TRAIN, 8, 0), open_default(t, SPLIT_VALID, 7, 0), open_default(t, SPLIT_TEST, 7, 0)};
+        Dataset *other[] = {open_default(t, SPLIT_TRAIN, 8, 0), open_default(t, SPLIT_VALID, 7, 0),
+                            open_default(t, SPLIT_TEST, 7, 0)};
         Bytes first = example(a, 5);
         for (int64_t i = 0; i < 40; i++) example(a, i * 3);
         Bytes again = example(a, 5), same = example(b, 5), next = example(a, 6);
@@ -232,28 +248,38 @@ static void splits_share_nothing(void **state) {
 /* ---- golden: example 0, seed 1, training (in words) and test (in numbers, "-" ignored) ---- */
 typedef struct Golden { const char *name, *word[6], *train, *test; } Golden;
 static const Golden golden[] = {
-    {"compression", {"vocab_size=8", "seq_len=10"},
+    {"compression",
+     {"vocab_size=8", "seq_len=10"},
      "s0 s3 s4 s6 s5 s3 s2 s2 s0 compress / 0 3 4 6 5 3 2 2 0 7",
      "5 6 3 3 2 6 3 1 3 7 / 5 6 3 3 2 6 3 1 3 7"},
-    {"fuzzy-in-context-recall", {"vocab_size=10", "seq_len=26", "k_motif_size=2", "v_motif_size=2"},
-     "pad pad pad k3 v4 k1 v4 v0 k0 k3 v1 k2 k1 v4 v2 k1 v4 v0 k1 v4 v0 k1 k0 v2 v0 k3 / 9 9 3 8 1 8 4 0 3 5 2 1 8 6 1 8 4 1 8 4 1 0 6 4 3 8",
+    {"fuzzy-in-context-recall",
+     {"vocab_size=10", "seq_len=26", "k_motif_size=2", "v_motif_size=2"},
+     "pad pad pad k3 v4 k1 v4 v0 k0 k3 v1 k2 k1 v4 v2 k1 v4 v0 k1 v4 v0 k1 k0 v2 v0 k3 / 9 9 3 8 1 8 4 0 3 5 2 1 8 6 1 "
+     "8 4 1 8 4 1 0 6 4 3 8",
      "9 9 9 9 2 1 8 3 0 5 4 1 2 6 4 1 2 6 4 3 2 8 5 3 2 8 / - - - - - - - - - - - - - - - - 6 4 - - - - - - 8 5"},
-    {"fuzzy-in-context-recall", {"vocab_size=12", "seq_len=21", "k_motif_size=2", "v_motif_size=2", "multi_query=false"},
-     "pad pad pad pad k3 k2 v1 k3 v2 k1 v4 k4 v4 k2 v1 v2 k2 k1 v2 copy k1 / 10 10 10 3 2 6 3 7 1 9 4 9 2 6 7 2 1 7 11 1 9",
+    {"fuzzy-in-context-recall",
+     {"vocab_size=12", "seq_len=21", "k_motif_size=2", "v_motif_size=2", "multi_query=false"},
+     "pad pad pad pad k3 k2 v1 k3 v2 k1 v4 k4 v4 k2 v1 v2 k2 k1 v2 copy k1 / 10 10 10 3 2 6 3 7 1 9 4 9 2 6 7 2 1 7 11 "
+     "1 9",
      "10 0 1 9 7 4 1 7 4 1 7 0 2 6 4 0 9 7 11 0 2 / - - - - - - - - - - - - - - - - - - - - 6"},
-    {"in-context-recall", {"vocab_size=8", "seq_len=16"},
+    {"in-context-recall",
+     {"vocab_size=8", "seq_len=16"},
      "k0 v3 k2 v3 k0 v3 k1 v3 k0 v3 k0 v3 k1 v3 k2 / 7 2 7 0 7 1 7 0 7 0 7 1 7 2 7",
      "2 6 0 6 2 6 0 6 3 4 3 4 3 4 3 / - - - - 6 - 6 - - - 4 - 4 - 4"},
-    {"in-context-recall", {"vocab_size=8", "seq_len=12", "multi_query=false"},
+    {"in-context-recall",
+     {"vocab_size=8", "seq_len=12", "multi_query=false"},
      "k1 v1 k0 v0 k2 v0 k1 v1 k1 v1 copy k0 / 4 0 3 2 3 1 4 1 4 7 0 3",
      "1 6 2 3 1 6 2 3 1 6 7 2 / - - - - - - - - - - - 3"},
-    {"memorization", {"vocab_size=12", "seq_len=9"},
+    {"memorization",
+     {"vocab_size=12", "seq_len=9"},
      "k4 insert k2 insert k0 insert k4 insert / - 7 - 6 - 10 - 7",
      "3 11 4 11 4 11 4 11 / - 9 - 7 - 7 - 7"},
-    {"noisy-in-context-recall", {"vocab_size=12", "seq_len=20", "noise_vocab_size=4", "frac_noise=0.4"},
+    {"noisy-in-context-recall",
+     {"vocab_size=12", "seq_len=20", "noise_vocab_size=4", "frac_noise=0.4"},
      "k0 v2 k1 v2 k2 v0 k2 v0 k2 v0 k2 v0 n2 n0 n1 n0 k1 v2 k0 / 6 1 6 2 4 2 4 2 4 2 4 10 8 9 8 1 6 0 6",
      "3 4 11 11 1 7 0 6 2 7 3 4 11 11 2 7 1 7 3 / - - - - - - - - - - 4 - - - 7 - 7 - 4"},
-    {"selective-copying", {"vocab_size=8", "seq_len=18", "num_tokens_to_copy=4"},
+    {"selective-copying",
+     {"vocab_size=8", "seq_len=18", "num_tokens_to_copy=4"},
      "s3 . . . . . s5 . . . s1 . s0 copy . . . . / - - - - - - - - - - - - - - 3 5 1 0",
      "6 6 4 6 6 6 2 6 6 3 6 6 1 7 6 6 6 6 / - - - - - - - - - - - - - - 4 2 3 1"},
 };
@@ -307,9 +333,16 @@ static void speed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(table), cmocka_unit_test(defaults), cmocka_unit_test(refusals), cmocka_unit_test(just_enough),
-        cmocka_unit_test(bounds), cmocka_unit_test(streams), cmocka_unit_test(threads), cmocka_unit_test(splits_share_nothing),
-        cmocka_unit_test(golden_sequences), cmocka_unit_test(speed),
+        cmocka_unit_test(table),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(just_enough),
+        cmocka_unit_test(bounds),
+        cmocka_unit_test(streams),
+        cmocka_unit_test(threads),
+        cmocka_unit_test(splits_share_nothing),
+        cmocka_unit_test(golden_sequences),
+        cmocka_unit_test(speed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* fuzzy-in-context-recall: lengths and choice of motifs, the probe's place, padding, oracle against the computed ceiling. */
+/* fuzzy-in-context-recall: lengths and choice of motifs, the probe's place, padding, oracle against the computed
+ * ceiling. */
 #include "task_harness.h"
 
 static Draw w;
@@ -14,8 +15,8 @@ static bool same(const Pair *a, const Pair *b) {
     return a->key_len == b->key_len && memcmp(a->key, b->key, (size_t)a->key_len * sizeof(int32_t)) == 0;
 }
 
-/* Splits tokens and the last target into pairs; checks the padding, the prefix, that no symbol repeats in a motif. The last
- * pair is the probe. full: ROOM + 1 symbols. */
+/* Splits tokens and the last target into pairs; checks the padding, the prefix, that no symbol repeats in a motif.
+ * The last pair is the probe. full: ROOM + 1 symbols. */
 static int32_t split(const Shape *s, int32_t *full, Pair *pair, int32_t *pad) {
     int32_t n = w.rows + 1, at = 0, pairs = 0;
     memcpy(full, w.tokens, (size_t)w.rows * sizeof *full);
@@ -23,7 +24,7 @@ static int32_t split(const Shape *s, int32_t *full, Pair *pair, int32_t *pad) {
     while (at < n && full[at] == s->pad) at++;
     *pad = at;
     while (at < n) {
-        if (full[at] == s->pad + 1) {                      /* the prefix, once, before the last pair                      */
+        if (full[at] == s->pad + 1) {   /* the prefix, once, before the last pair */
             assert_false(s->multi);
             at++;
         }
@@ -57,12 +58,12 @@ static void count_sequence(const Shape *s, const TaskParams *p, bool train, Coun
     int32_t pad, n = split(s, full, pair, &pad);
     const Pair *probe = &pair[n - 1];
     int32_t size = probe->key_len + probe->value_len, most = p->k_motif_size + p->v_motif_size;
-    assert_in_range(pad, s->multi ? 2 : 1, most + s->multi);           /* the loop ends in reach of L - P                  */
+    assert_in_range(pad, s->multi ? 2 : 1, most + s->multi);   /* the loop ends in reach of L - P */
     for (int32_t i = 0; i < n; i++) {
         const Pair *first = &pair[i];
         for (int32_t j = i - 1; j >= 0; j--)
             if (same(&pair[j], &pair[i])) first = &pair[j];
-        assert_int_equal(first->value_len, pair[i].value_len);         /* keys map consistently                           */
+        assert_int_equal(first->value_len, pair[i].value_len);   /* keys map consistently */
         assert_memory_equal(first->value, pair[i].value, (size_t)pair[i].value_len * sizeof(int32_t));
         if (!train) assert_int_equal(pair[i].key_len, p->k_motif_size);
         assert_in_range(pair[i].key_len, 1, p->k_motif_size);
@@ -72,7 +73,7 @@ static void count_sequence(const Shape *s, const TaskParams *p, bool train, Coun
             int32_t at = pair[i].at + j, want = j >= pair[i].key_len && asked ? full[at] : MDR_IGNORE;
             assert_int_equal(w.targets[at - 1], want);
         }
-        if (same(&pair[i], probe)) continue;               /* placed or drawn: its lengths are not those of a fresh draw  */
+        if (same(&pair[i], probe)) continue;   /* placed or drawn: its lengths are not those of a fresh draw */
         c->pairs++;
         if (train) c->key_len[pair[i].key_len]++;
         for (int32_t l = 1; l <= p->k_motif_size; l++) {
@@ -100,10 +101,13 @@ static void law(bool train, const char *const *words) {
         count_sequence(&s, &p, train, &c);
     }
     draw_close(&w);
-    for (int32_t l = 1; l <= p.k_motif_size && train; l++) within4("keys by length", c.key_len[l], c.keys[l], sqrt(c.keys_var[l]));
-    for (int32_t l = 1; l <= p.v_motif_size; l++) count4("values by length", c.value_len[l], c.firsts, 1.0 / p.v_motif_size);
+    for (int32_t l = 1; l <= p.k_motif_size && train; l++)
+        within4("keys by length", c.key_len[l], c.keys[l], sqrt(c.keys_var[l]));
+    for (int32_t l = 1; l <= p.v_motif_size; l++)
+        count4("values by length", c.value_len[l], c.firsts, 1.0 / p.v_motif_size);
     for (int32_t v = 0; v < s.values; v++) count4("first symbols of values", c.first[v], c.firsts, 1.0 / s.values);
-    print_message("# %s: %.2f pairs a sequence, %.2f of them new\n", train ? "train" : "test", c.pairs / n, c.firsts / n);
+    print_message("# %s: %.2f pairs a sequence, %.2f of them new\n", train ? "train" : "test", c.pairs / n,
+                  c.firsts / n);
 }
 #define LAW(train, ...) law(train, (const char *const[]){__VA_ARGS__, NULL})
 
@@ -118,16 +122,19 @@ static void motif_lengths(void **state) {
 static void smallest(void **state) {
     (void)state;
     LAW(true, "vocab_size=3", "seq_len=5", "k_motif_size=1", "v_motif_size=1");
-    LAW(false, "vocab_size=4", "seq_len=5", "k_motif_size=1", "v_motif_size=1", "multi_query=false", "fuzzy_in_loop=false");
+    LAW(false, "vocab_size=4", "seq_len=5", "k_motif_size=1", "v_motif_size=1", "multi_query=false",
+        "fuzzy_in_loop=false");
     LAW(false, "vocab_size=7", "seq_len=13", "k_motif_size=3", "v_motif_size=3", "fuzzy_in_loop=false");
     LAW(true, "vocab_size=17", "seq_len=33", "k_motif_size=8", "v_motif_size=8");
 }
 
-/* Every ordered selection is equally likely: 4 key symbols taken 2 at a time are 12 probes, 5 value symbols give 5, 20, 60. */
+/* Every ordered selection is equally likely: 4 key symbols taken 2 at a time are 12 probes, 5 value symbols give 5,
+ * 20, 60. */
 static void selections(void **state) {
     (void)state;
     TaskParams p;
-    const TaskDef *t = SETTING(&p, "fuzzy-in-context-recall", "vocab_size=10", "seq_len=24", "k_motif_size=2", "v_motif_size=3");
+    const TaskDef *t =
+        SETTING(&p, "fuzzy-in-context-recall", "vocab_size=10", "seq_len=24", "k_motif_size=2", "v_motif_size=3");
     Shape s = shape(&p);
     static int32_t full[ROOM + 1], key[64], value[1024];
     static Pair pair[ROOM];
@@ -152,9 +159,9 @@ static void selections(void **state) {
     assert_int_equal(values, 5 + 20 + 60);
 }
 
-/* With so many keys that chance hardly shows the probe, its first place shows the law of the drawn place: pairs have 2 symbols, so
- * it is inserted at the even length at or after the place. L 20: the loop sees 0, 2 .. 14; places 0 .. 14 in the loop, 0 .. 15 as
- * released, and 15 is never reached. */
+/* With so many keys that chance hardly shows the probe, its first place shows the law of the drawn place: pairs have
+ * 2 symbols, so it is inserted at the even length at or after the place. L 20: the loop sees 0, 2 .. 14; places 0 ..
+ * 14 in the loop, 0 .. 15 as released, and 15 is never reached. */
 static void place(void **state) {
     (void)state;
     for (int32_t in_loop = 0; in_loop < 2; in_loop++) {
@@ -176,7 +183,8 @@ static void place(void **state) {
         draw_close(&w);
         double range = in_loop ? 15 : 16, by_chance = 8.0 / 32767;
         count4("placed first", found[0], n, 1 / range);
-        for (int32_t i = 1; i < 8; i++) within4("placed", found[i], n * 2 / range, sqrt(n * 2 / range) + n * by_chance / 4);
+        for (int32_t i = 1; i < 8; i++)
+            within4("placed", found[i], n * 2 / range, sqrt(n * 2 / range) + n * by_chance / 4);
         if (in_loop) assert_int_equal(found[8], 0);
         else within4("never shown", found[8], n / range, sqrt(n / range) + n * by_chance / 4);
     }
@@ -198,7 +206,8 @@ static void oracle_and_chance(void **state) {
     LEVELS("fuzzy_in_loop=true", "multi_query=false", "seq_len=13");
     LEVELS("fuzzy_in_loop=false", "seq_len=32");
     LEVELS("fuzzy_in_loop=false", "seq_len=13");
-    LEVELS("fuzzy_in_loop=false", "seq_len=32", "vocab_size=8", "k_motif_size=1", "v_motif_size=2");     /* all counts listed */
+    /* all counts listed */
+    LEVELS("fuzzy_in_loop=false", "seq_len=32", "vocab_size=8", "k_motif_size=1", "v_motif_size=2");
     LEVELS("fuzzy_in_loop=false", "seq_len=40", "vocab_size=14", "k_motif_size=2", "v_motif_size=4");
     LEVELS("fuzzy_in_loop=false", "seq_len=14", "vocab_size=64", "k_motif_size=4", "v_motif_size=1");
     LEVELS("fuzzy_in_loop=false", "seq_len=40", "vocab_size=20", "k_motif_size=1", "v_motif_size=8");
@@ -207,10 +216,14 @@ static void oracle_and_chance(void **state) {
 /* The published setting: 2.3 % of its test sequences ask for a probe never shown, 14 % at length 32. */
 static void unshown_sequences(void **state) {
     (void)state;
-    static const struct { const char *length; double share, margin; } row[] = {{"seq_len=128", 0.0231, 5e-5}, {"seq_len=32", 0.1356, 5e-5}};
+    static const struct {
+        const char *length;
+        double share, margin;
+    } row[] = {{"seq_len=128", 0.0231, 5e-5}, {"seq_len=32", 0.1356, 5e-5}};
     for (int32_t r = 0; r < MDR_COUNT(row); r++) {
         TaskParams p;
-        const TaskDef *t = SETTING(&p, "fuzzy-in-context-recall", row[r].length, "fuzzy_in_loop=false", "multi_query=true");
+        const TaskDef *t =
+            SETTING(&p, "fuzzy-in-context-recall", row[r].length, "fuzzy_in_loop=false", "multi_query=true");
         int32_t n = example_count(), unshown = 0;
         draw_open(&w, t, &p, SPLIT_TEST, SEED + 2);
         for (int32_t i = 0; i < n; i++) {
@@ -249,8 +262,10 @@ static void awkward_ceilings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(motif_lengths), cmocka_unit_test(smallest), cmocka_unit_test(selections), cmocka_unit_test(place),
-        cmocka_unit_test(oracle_and_chance), cmocka_unit_test(unshown_sequences), cmocka_unit_test(awkward_ceilings),
+        cmocka_unit_test(motif_lengths),     cmocka_unit_test(smallest),
+        cmocka_unit_test(selections),        cmocka_unit_test(place),
+        cmocka_unit_test(oracle_and_chance), cmocka_unit_test(unshown_sequences),
+        cmocka_unit_test(awkward_ceilings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

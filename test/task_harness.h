@@ -1,5 +1,5 @@
-/* What the tests of tasks share: opening a setting, 4 sigma, and the three measurements every task must pass in test form:
- * the oracle scores the ceiling, the best constant guess scores chance, training targets have their form. */
+/* What the tests of tasks share: opening a setting, 4 sigma, and the three measurements every task must pass in test
+ * form: the oracle scores the ceiling, the best constant guess scores chance, training targets have their form. */
 #ifndef MDR_TASK_HARNESS_H
 #define MDR_TASK_HARNESS_H
 #include "task/task.h"
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { SEED = 20240317, ROOM = 4096 };                     /* ROOM: tokens of the longest sequence tested through a Draw   */
+enum { SEED = 20240317, ROOM = 4096 };   /* ROOM: tokens of the longest sequence tested through a Draw */
 
 static inline int32_t example_count(void) { return getenv("MDR_TEST_SMALL") ? 20000 : 100000; }
 
@@ -39,7 +39,7 @@ typedef struct Draw {
     const TaskDef *task;
     TaskParams p;
     Dataset *d;
-    void *ctx;                                             /* an own one for the oracle                                   */
+    void *ctx;   /* an own one for the oracle */
     int32_t rows, tokens[ROOM], targets[ROOM], answer[ROOM];
 } Draw;
 
@@ -64,15 +64,17 @@ static inline void draw_and_answer(Draw *w, int64_t i) {
     w->task->oracle(&w->p, w->ctx, w->tokens, w->targets, w->answer);
 }
 
-/* One honest count in 16,000 lies outside 4 sigma by chance; the tests make some thousands, with seeds where none of them does.
- * got must lie within 4 standard deviations of want (and a rounding error). */
+/* One honest count in 16,000 lies outside 4 sigma by chance; the tests make some thousands, with seeds where none of
+ * them does. got must lie within 4 standard deviations of want (and a rounding error). */
 static inline void within4(const char *what, double got, double want, double sd) {
     if (!(fabs(got - want) <= 4 * sd + 1e-9 * fabs(want)))
         fail_msg("%s: %.8g, expected %.8g +- %.3g (%.1f sigma)", what, got, want, sd, (got - want) / sd);
 }
 
 /* count of n independent events of probability q. */
-static inline void count4(const char *what, double count, double n, double q) { within4(what, count, n * q, sqrt(n * q * (1 - q))); }
+static inline void count4(const char *what, double count, double n, double q) {
+    within4(what, count, n * q, sqrt(n * q * (1 - q)));
+}
 
 /* A ratio of sums over independent sequences, sum x / sum w, and its standard deviation (delta method). */
 typedef struct Ratio { double x, w, xx, xw, ww; } Ratio;
@@ -86,8 +88,8 @@ static inline double ratio_sd(const Ratio *r) {
     return sqrt(v > 0 ? v : 0) / r->w;
 }
 
-/* Draws n test sequences and compares with the task's levels. Answers must be right wherever one is given. extra_sd: how far
- * the realised ceiling scatters by itself. */
+/* Draws n test sequences and compares with the task's levels. Answers must be right wherever one is given. extra_sd:
+ * how far the realised ceiling scatters by itself. */
 static inline void check_levels(const TaskDef *t, const TaskParams *p, uint64_t seed, int32_t n, double extra_sd) {
     static Draw w;
     TaskLevels l;
@@ -109,9 +111,10 @@ static inline void check_levels(const TaskDef *t, const TaskParams *p, uint64_t 
         }
         assert_true(wanted > 0);
         ratio_add(&right, correct, wanted);
-        for (int32_t c = 0; c < p->vocab_size && p->vocab_size <= 1024; c++) ratio_add(&class_[c], here[c], wanted), here[c] = 0;
+        for (int32_t c = 0; c < p->vocab_size && p->vocab_size <= 1024; c++)
+            ratio_add(&class_[c], here[c], wanted), here[c] = 0;
         if (p->vocab_size > 1024)
-            for (int32_t s = 0; s < w.rows; s++)           /* many classes: touch those that occurred                     */
+            for (int32_t s = 0; s < w.rows; s++)   /* many classes: touch those that occurred */
                 if (w.targets[s] >= 0) ratio_add(&class_[w.targets[s]], here[w.targets[s]], 0), here[w.targets[s]] = 0;
     }
     for (int32_t c = 0; c < p->vocab_size; c++)
@@ -121,7 +124,8 @@ static inline void check_levels(const TaskDef *t, const TaskParams *p, uint64_t 
             if (class_[c].x > class_[best].x) best = c;
         }
     assert_int_equal(classes, (int)(1 / l.chance_macro + 0.5));
-    if (p->vocab_size <= 1024) within4("best constant guess", ratio_value(&class_[best]), l.chance, ratio_sd(&class_[best]));
+    if (p->vocab_size <= 1024)
+        within4("best constant guess", ratio_value(&class_[best]), l.chance, ratio_sd(&class_[best]));
     else within4("best constant guess", class_[best].x / right.w, l.chance, sqrt(l.chance / right.w) * 1.5);
     if (l.ceiling == 1) {
         assert_true(right.x == right.w);
@@ -131,8 +135,8 @@ static inline void check_levels(const TaskDef *t, const TaskParams *p, uint64_t 
         within4("oracle", ratio_value(&right), l.ceiling, sd);
         within4("oracle, macro", macro / classes, l.ceiling_macro, sd);
     }
-    print_message("# %s: %d sequences, %.0f targets, oracle %.5f of %.5f, constant guess %.5f of %.5f\n", t->name, n, right.w,
-                  ratio_value(&right), l.ceiling, class_[best].x / right.w, l.chance);
+    print_message("# %s: %d sequences, %.0f targets, oracle %.5f of %.5f, constant guess %.5f of %.5f\n", t->name, n,
+                  right.w, ratio_value(&right), l.ceiling, class_[best].x / right.w, l.chance);
     free(class_), free(known), free(here);
     draw_close(&w);
 }

@@ -30,7 +30,9 @@ static void read_map(const TaskParams *p, Split split, uint64_t seed, int32_t n,
 
 static void law(void **state) {
     (void)state;
-    static const char *const word[][2] = {{"vocab_size=256", "seq_len=32"}, {"vocab_size=3", "seq_len=2"}, {"vocab_size=4", "seq_len=7"},
+    static const char *const word[][2] = {{"vocab_size=256", "seq_len=32"},
+                                          {"vocab_size=3", "seq_len=2"},
+                                          {"vocab_size=4", "seq_len=7"},
                                           {"vocab_size=16", "seq_len=33"}};
     for (int32_t r = 0; r < MDR_COUNT(word); r++) {
         TaskParams p;
@@ -43,12 +45,13 @@ static void law(void **state) {
         assert_memory_equal(map[SPLIT_TRAIN], map[SPLIT_VALID], (size_t)keys * sizeof(int32_t));
         for (int32_t k = 0; k < keys; k++) {
             count4("a key", count[k], (double)n * (p.seq_len / 2), 1.0 / keys);
-            assert_int_equal(used[map[0][k]]++, 0);        /* every key has its own value                                 */
+            assert_int_equal(used[map[0][k]]++, 0);   /* every key has its own value */
         }
     }
 }
 
-/* The map is a uniform choice over seeds: key 0 has each of the 4 values equally often. It does not move with the sizes. */
+/* The map is a uniform choice over seeds: key 0 has each of the 4 values equally often. It does not move with the
+ * sizes. */
 static void map_and_seed(void **state) {
     (void)state;
     TaskParams p;
@@ -137,8 +140,8 @@ static void ceiling_over_seeds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(law), cmocka_unit_test(map_and_seed), cmocka_unit_test(oracle_knows_training), cmocka_unit_test(ceiling),
-        cmocka_unit_test(ceiling_over_seeds),
+        cmocka_unit_test(law),     cmocka_unit_test(map_and_seed),       cmocka_unit_test(oracle_knows_training),
+        cmocka_unit_test(ceiling), cmocka_unit_test(ceiling_over_seeds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,8 +3,8 @@
 
 static Draw w;
 
-/* Counts of one setting, gathered from the tokens alone. Every statistic is a sum of independent or martingale terms, so its
- * variance is known. */
+/* Counts of one setting, gathered from the tokens alone. Every statistic is a sum of independent or martingale terms,
+ * so its variance is known. */
 typedef struct Counts {
     double pairs, noise, firsts, distinct_sum, wanted, rank, rank_var, key[64], value[64], noise_symbol[64], real[256];
 } Counts;
@@ -24,7 +24,7 @@ static void count_sequence(const Shape *s, Counts *c) {
         int32_t k = w.tokens[2 * i], v = w.tokens[2 * i + 1], want = w.targets[2 * i];
         assert_int_equal(w.targets[2 * i + 1], MDR_IGNORE);
         c->pairs++;
-        if (k >= s->keys) {                                /* noise: two symbols above the values                         */
+        if (k >= s->keys) {   /* noise: two symbols above the values */
             assert_in_range(k, s->keys + s->values, s->keys + s->values + s->noise - 1);
             assert_in_range(v, s->keys + s->values, s->keys + s->values + s->noise - 1);
             assert_int_equal(want, MDR_IGNORE);
@@ -59,9 +59,10 @@ static void count_sequence(const Shape *s, Counts *c) {
     c->distinct_sum += distinct, c->wanted += wanted + 1, c->real[real]++;
 }
 
-/* Probability of r real pairs: the protected one (unless it is the unused last) and those that escape noise; at least one. */
+/* Probability of r real pairs: the protected one (unless it is the unused last) and those that escape noise; at least
+ * one. */
 static double real_pairs(int32_t n, double f, int32_t r) {
-    if (r == 0) return 0;                                  /* drawn again                                                 */
+    if (r == 0) return 0;   /* drawn again */
     double q = 0;
     for (int32_t spared = 0; spared < 2; spared++) {
         int32_t m = n - 1 - spared, k = r - spared;
@@ -92,7 +93,8 @@ static void law(const char *name, const char *const *words) {
     within4("the probe among the keys shown", c.rank, 0, sqrt(c.rank_var));
     double mean = 0, mean_distinct = 0, var_distinct = 0, keys = s.keys;
     for (int32_t r = 0; r < s.n; r++) {
-        double q = real_pairs(s.n, p.frac_noise, r), all = pow(1 - 1 / keys, r), two = keys > 1 ? pow(1 - 2 / keys, r) : 0;
+        double q = real_pairs(s.n, p.frac_noise, r), all = pow(1 - 1 / keys, r),
+               two = keys > 1 ? pow(1 - 2 / keys, r) : 0;
         count4("sequences by real pairs", c.real[r], n, fmin(q, 1));
         double d = keys * (1 - all);
         mean += q * r;
@@ -103,8 +105,8 @@ static void law(const char *name, const char *const *words) {
     within4("distinct keys", c.distinct_sum / n, mean_distinct, sqrt(var_distinct / n));
     if (s.multi) assert_true(c.wanted == c.pairs - c.noise - c.distinct_sum + n);
     else assert_true(c.wanted == n);
-    print_message("# %s: real pairs %.3f (law %.3f), distinct keys %.4f (law %.4f)\n", name, (c.pairs - c.noise) / n, mean,
-                  c.distinct_sum / n, mean_distinct);
+    print_message("# %s: real pairs %.3f (law %.3f), distinct keys %.4f (law %.4f)\n", name, (c.pairs - c.noise) / n,
+                  mean, c.distinct_sum / n, mean_distinct);
 }
 #define LAW(name, ...) law(name, (const char *const[]){__VA_ARGS__, NULL})
 
@@ -118,8 +120,9 @@ static void in_context_law(void **state) {
 static void noisy_law(void **state) {
     (void)state;
     LAW("noisy-in-context-recall", "seq_len=128");
-    LAW("noisy-in-context-recall", "seq_len=8", "frac_noise=0.8");           /* redrawn 1 time in 8                     */
-    LAW("noisy-in-context-recall", "vocab_size=24", "noise_vocab_size=5", "seq_len=12", "frac_noise=0.4", "multi_query=false");
+    LAW("noisy-in-context-recall", "seq_len=8", "frac_noise=0.8");   /* redrawn 1 time in 8 */
+    LAW("noisy-in-context-recall", "vocab_size=24", "noise_vocab_size=5", "seq_len=12", "frac_noise=0.4",
+        "multi_query=false");
     LAW("noisy-in-context-recall", "seq_len=10", "frac_noise=0");
 }
 
@@ -128,7 +131,8 @@ static void smallest(void **state) {
     LAW("in-context-recall", "vocab_size=2", "seq_len=4");
     LAW("in-context-recall", "vocab_size=3", "seq_len=4", "multi_query=false");
     LAW("noisy-in-context-recall", "vocab_size=3", "noise_vocab_size=1", "seq_len=4", "frac_noise=0.999");
-    LAW("noisy-in-context-recall", "vocab_size=4", "noise_vocab_size=1", "seq_len=4", "frac_noise=0.5", "multi_query=false");
+    LAW("noisy-in-context-recall", "vocab_size=4", "noise_vocab_size=1", "seq_len=4", "frac_noise=0.5",
+        "multi_query=false");
 }
 
 static void levels(const char *name, const char *const *words) {

@@ -109,20 +109,6 @@ static void one_block(const Head *h, const Work *w, Tile *t, int32_t begin, int3
     }
 }
 
-/* ln x = k ln 2 + 2 atanh((m-1)/(m+1)), m in [sqrt 1/2, sqrt 2); x >= 1 here, NaN and inf stay */
-static __m256 v_log(__m256 x) {
-    const __m256i bits = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(0x3f3504f3));
-    const __m256 k = _mm256_cvtepi32_ps(_mm256_srai_epi32(bits, 23)), one = _mm256_set1_ps(1.0f);
-    const __m256 m = _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(x), _mm256_and_si256(bits, _mm256_set1_epi32(-0x800000))));
-    const __m256 f = _mm256_div_ps(_mm256_sub_ps(m, one), _mm256_add_ps(m, one)), g = _mm256_mul_ps(f, f);
-    __m256 p = _mm256_fmadd_ps(g, _mm256_set1_ps(2.0f / 9.0f), _mm256_set1_ps(2.0f / 7.0f));
-    p = _mm256_fmadd_ps(p, g, _mm256_set1_ps(2.0f / 5.0f));
-    p = _mm256_fmadd_ps(p, g, _mm256_set1_ps(2.0f / 3.0f));
-    p = _mm256_fmadd_ps(_mm256_mul_ps(p, g), f, _mm256_add_ps(f, f));
-    p = _mm256_fmadd_ps(k, _mm256_set1_ps(0.693147181f), p);
-    return _mm256_add_ps(p, _mm256_sub_ps(x, x));
-}
-
 static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q, int32_t q0, Tile *t) {
     const int32_t n = at_most(TILE, h->rows - q0), end = q0 + up8(n);
     const __m256 scale = _mm256_set1_ps((float)(LOG2E / sqrt((double)h->d)));
@@ -138,7 +124,7 @@ static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q,
         for (int32_t f = 0; f < h->dp; f += 8) {
             __m256 m[8];
             for (int i = 0; i < 8; i++)
-                m[i] = 8 * v + i < n ? _mm256_mul_ps(scale, load_part(q + (q0 + 8 * v + i) * ld_q + f, h->d - f)) : _mm256_setzero_ps();
+                m[i] = 8 * v + i < n ? _mm256_mul_ps(scale, v_load(q + (q0 + 8 * v + i) * ld_q + f, h->d - f)) : _mm256_setzero_ps();
             transpose8(m);
             for (int i = 0; i < 8; i++) _mm256_store_ps(w->qt + (f + i) * TILE + 8 * v, m[i]);
         }
@@ -173,7 +159,7 @@ static void attention_fast(const Call *c, int64_t unit0, int64_t unit1) {
             if (y) lanes_to_rows(&h, n, w.o, inverse, y + q0 * c->out[0].ld, c->out[0].ld);
             for (int v = 0; v < t.nv && lse; v++) {
                 float row[8];
-                _mm256_storeu_ps(row, _mm256_fmadd_ps(t.most[v], _mm256_set1_ps((float)(1.0 / LOG2E)), v_log(t.sum[v])));
+                _mm256_storeu_ps(row, _mm256_fmadd_ps(t.most[v], _mm256_set1_ps((float)(1.0 / LOG2E)), v_ln(t.sum[v])));
                 for (int32_t i = 0; i < at_most(8, n - 8 * v); i++) lse[(q0 + 8 * v + i) * c->out[1].ld] = row[i];
             }
         }

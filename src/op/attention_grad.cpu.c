@@ -141,8 +141,8 @@ static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int6
     memset(w->lse, 0, 2 * (size_t)h->padded * sizeof *w->lse);
     for (int32_t t = 0; t < h->rows; t++) {
         const float *y = in[3] + t * c->in[3].ld, *dy = w->dy + (int64_t)t * h->dp;
-        __m256 sum = _mm256_mul_ps(_mm256_load_ps(dy), load_part(y, h->d));
-        for (int32_t f = 8; f < h->dp; f += 8) sum = _mm256_fmadd_ps(_mm256_load_ps(dy + f), load_part(y + f, h->d - f), sum);
+        __m256 sum = _mm256_mul_ps(_mm256_load_ps(dy), v_load(y, h->d));
+        for (int32_t f = 8; f < h->dp; f += 8) sum = _mm256_fmadd_ps(_mm256_load_ps(dy + f), v_load(y + f, h->d - f), sum);
         w->total[t] = h_sum(sum) - (in[6] ? in[6][t * c->in[6].ld] : 0.0f);
         w->lse[t] = (float)LOG2E * in[4][t * c->in[4].ld];
     }
@@ -189,7 +189,7 @@ static void attention_grad_fast(const Call *c, int64_t unit0, int64_t unit1) {
         }
         for (int32_t t = 0; t < h.rows && out[0]; t++)
             for (int32_t f = 0; f < h.d; f += 8)
-                store_part(out[0] + t * c->out[0].ld + f, h.d - f, _mm256_mul_ps(scale, _mm256_load_ps(w.dq + (int64_t)t * h.dp + f)));
+                v_store(out[0] + t * c->out[0].ld + f, h.d - f, _mm256_mul_ps(scale, _mm256_load_ps(w.dq + (int64_t)t * h.dp + f)));
     }
 }
 

@@ -98,16 +98,11 @@ INL void transpose8(__m256 v[8]) {
     v[4] = _mm256_permute2f128_ps(b0, b4, 0x31); v[5] = _mm256_permute2f128_ps(b1, b5, 0x31);
     v[6] = _mm256_permute2f128_ps(b2, b6, 0x31); v[7] = _mm256_permute2f128_ps(b3, b7, 0x31);
 }
-INL __m256 load_part(const float *p, int32_t n) { return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, v_mask(n)); }
-INL void store_part(float *p, int32_t n, __m256 v) {
-    if (n >= 8) _mm256_storeu_ps(p, v);
-    else _mm256_maskstore_ps(p, v_mask(n), v);
-}
 /* to[row][dp] = from[row][d] * scale; zeros beyond d and in the rows up to h->padded */
 static inline void pack_rows(const Head *h, const float *from, int64_t ld, float scale, float *to) {
     for (int32_t t = 0; t < h->rows; t++)
         for (int32_t f = 0; f < h->dp; f += 8)
-            _mm256_store_ps(to + (int64_t)t * h->dp + f, _mm256_mul_ps(load_part(from + t * ld + f, h->d - f), _mm256_set1_ps(scale)));
+            _mm256_store_ps(to + (int64_t)t * h->dp + f, _mm256_mul_ps(v_load(from + t * ld + f, h->d - f), _mm256_set1_ps(scale)));
     memset(to + (int64_t)h->rows * h->dp, 0, (size_t)(h->padded - h->rows) * (size_t)h->dp * sizeof *to);
 }
 /* to[f][lane] = from[lane][f], nv * 8 rows of dp floats */
@@ -127,7 +122,7 @@ static inline void lanes_to_rows(const Head *h, int32_t n, const float *from, co
             __m256 m[8];
             for (int i = 0; i < 8; i++) m[i] = _mm256_mul_ps(_mm256_load_ps(from + (f + i) * TILE + t), scale[t / 8]);
             transpose8(m);
-            for (int i = 0; i < 8 && t + i < n; i++) store_part(to + (t + i) * ld + f, h->d - f, m[i]);
+            for (int i = 0; i < 8 && t + i < n; i++) v_store(to + (t + i) * ld + f, h->d - f, m[i]);
         }
 }
 #endif

@@ -48,16 +48,20 @@ static void turn8(const float *cs, const float *sn, int32_t cols, const float *x
         _mm256_storeu_ps(y + i, _mm256_fmadd_ps(v, c, _mm256_mul_ps(_mm256_permute2f128_ps(v, v, 1), s)));
     }
 }
+#define TURN(load, store)                                                                                              \
+    const __m256 p = load(x1), q = load(x2), c = load(cs + i), s = load(sn + i);                                       \
+    store(y1, _mm256_fmsub_ps(p, c, _mm256_mul_ps(q, s)));                                                             \
+    store(y1 + half, _mm256_fmadd_ps(q, c, _mm256_mul_ps(p, s)));
+#define LOAD_PART(from) _mm256_maskload_ps(from, mask)
+#define STORE_PART(to, v) _mm256_maskstore_ps(to, mask, v)
 static void turn_any(const float *cs, const float *sn, int32_t half, int32_t cols, const float *x, float *y) {
+    const __m256i mask = v_mask(half % 8);
     for (int32_t h = 0; h < cols; h += 2 * half)
         for (int32_t i = 0; i < half; i += 8) {
             const float *x1 = x + h + i, *x2 = x1 + half;
-            const int32_t n = half - i;
-            const __m256i m = v_mask(n);
-            const __m256 a = _mm256_maskload_ps(x1, m), b = _mm256_maskload_ps(x2, m);
-            const __m256 c = _mm256_maskload_ps(cs + i, m), s = _mm256_maskload_ps(sn + i, m);
-            _mm256_maskstore_ps(y + h + i, m, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-            _mm256_maskstore_ps(y + h + i + half, m, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+            float *y1 = y + h + i;
+            if (half - i >= 8) { TURN(_mm256_loadu_ps, _mm256_storeu_ps) }
+            else { TURN(LOAD_PART, STORE_PART) }
         }
 }
 

@@ -35,34 +35,29 @@ INLINE void v_exp2_four(__m256 x[4]) {
     FOUR(TERM_0); FOUR(SCALE);
 }
 
-/* One argument of a block of eight channels: where row t0 begins and how far the rows are apart. */
-typedef struct Rows { float *p; int64_t ld; } Rows;
-INLINE __m256 row(Rows r, int t) { return _mm256_loadu_ps(r.p + t * r.ld); }
-
-/* decay[t][4][8] for the states a[i * ld_a] of a group (1, 2 or 4); rows from len on, up to a multiple of four, repeat the last. */
-INLINE void decays(Rows delta, const float *a, int64_t ld_a, const int group, int len, float *decay) {
-    const __m256 log2e = _mm256_set1_ps(1.44269504f);
+/* decay[t][4][8] of a group of states (1, 2 or 4) from x[t][8] = delta log2(e) and a[i * ld_a]; len a multiple of four, x of
+ * SCAN_CHUNK rows. */
+INLINE void decays(const float *x, const float *a, int64_t ld_a, const int group, int len, float *decay) {
     for (int t0 = 0; t0 < len; t0 += 4 / group) {
-        __m256 x[4], step;
-#define AT_TIME(i) (t0 + i / group)
+        __m256 v[4];
 #define EXPONENT(i)                                                                                                    \
-        if (i % group == 0) step = _mm256_mul_ps(row(delta, AT_TIME(i) < len ? AT_TIME(i) : len - 1), log2e);          \
-        x[i] = _mm256_mul_ps(step, _mm256_load_ps(a + i % group * ld_a));
+        v[i] = _mm256_mul_ps(_mm256_load_ps(x + (t0 + i / group) * 8), _mm256_load_ps(a + i % group * ld_a));
         FOUR(EXPONENT);
-        v_exp2_four(x);
-#define KEEP(i) _mm256_store_ps(decay + (AT_TIME(i) * 4 + i % group) * 8, x[i]);
+        v_exp2_four(v);
+#define KEEP(i) _mm256_store_ps(decay + ((t0 + i / group) * 4 + i % group) * 8, v[i]);
         FOUR(KEEP);
     }
 }
 
-/* Rows of the last, incomplete block: copied to a buffer [SCAN_CHUNK][8] with zeros, and back. */
-static inline Rows stage_in(float *buffer, Rows from, int len, int n) {
-    memset(buffer, 0, sizeof(float) * SCAN_CHUNK * 8);
-    for (int t = 0; t < len; t++) memcpy(buffer + t * 8, from.p + t * from.ld, sizeof(float) * (size_t)n);
-    return (Rows){buffer, 8};
+/* Eight channels of a matrix, n of them real: the last block of a row goes through a mask. */
+typedef struct Strip { float *p; int64_t ld; } Strip;
+INLINE __m256 get(const float *p, int n) { return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, v_mask(n)); }
+INLINE void put(float *p, int n, __m256 v) {
+    if (n >= 8) _mm256_storeu_ps(p, v);
+    else _mm256_maskstore_ps(p, v_mask(n), v);
 }
-static inline void stage_out(const float *buffer, Rows to, int len, int n) {
-    for (int t = 0; t < len; t++) memcpy(to.p + t * to.ld, buffer + t * 8, sizeof(float) * (size_t)n);
+static inline Strip strip(const Arg *a, int64_t s, int32_t t0, int32_t col) {
+    return a->data ? (Strip){(float *)a->data + s * a->seq + t0 * a->ld + col, a->ld} : (Strip){NULL, 0};
 }
 
 /* [cols, n_state] to [n_state][width], channels beside each other, zeros behind. */

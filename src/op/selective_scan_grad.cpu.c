@@ -6,60 +6,53 @@
 
 enum { BLOCK = SCAN_CHUNK * 8 };                   /* floats of a chunk of eight channels                                 */
 
-/* Working memory, [..][8] throughout; width = channels rounded up to 8, padded = states rounded up to 4. */
+/* Working memory; width = channels rounded up to 8, padded = states rounded up to 4. */
 typedef struct Work {
     int64_t width, padded;
     float *a, *dh, *da;                            /* [N][width]                                                          */
     float *dd;                                     /* [width]                                                             */
     float *db, *dc;                                /* [SCAN_CHUNK][padded][8]                                             */
     float *h, *decay;                              /* [SCAN_CHUNK + 1][4][8], [SCAN_CHUNK][4][8]                          */
-    float *inject, *exponent;                      /* sum_n dh B; sum_n g h[t-1] a: [SCAN_CHUNK][8]                        */
-    float *stage;                                  /* five blocks for the incomplete last channels                        */
+    float *x, *delta, *du, *dy;                    /* delta log2(e), delta, delta u, dy: [SCAN_CHUNK][8], as the next     */
+    float *inject, *exponent;                      /* sum_n dh B; sum_n g h[t-1] a                                        */
+    float *state;                                  /* [N][8]                                                              */
 } Work;
+/* Of a sequence and a chunk: row 0 of B and C, and the tokens. */
+typedef struct Shared { Strip bm, cm; int len; } Shared;
 
-typedef struct Block {
-    Rows u, delta, dy, du, ddelta;
-    const float *bm, *cm, *state;                  /* state: [N][cols] at this block, lanes contiguous                    */
-    int64_t ld_b, ld_c, ld_state;
-    int32_t col;
-    int len;
-    __m256 d;
-} Block;
-
-INLINE void recompute(const Block *k, const Work *w, const int group, int n0) {
-    decays(k->delta, w->a + n0 * w->width + k->col, w->width, group, k->len, w->decay);
+INLINE void recompute(const Work *w, const Shared *z, const int group, int n0, int32_t col) {
+    const float *bm = z->bm.p + n0, *e = w->decay, *du = w->du, *from = w->state + n0 * 8;
+    float *to = w->h;
+    const int64_t ld_b = z->bm.ld;
+    const int len = z->len;
+    decays(w->x, w->a + n0 * w->width + col, w->width, group, len, w->decay);
     __m256 h[4];
-#define LOAD(i) h[i] = _mm256_loadu_ps(k->state + (n0 + i) * k->ld_state); _mm256_store_ps(w->h + i * 8, h[i]);
+#define LOAD(i) h[i] = _mm256_load_ps(from + i * 8); _mm256_store_ps(to + i * 8, h[i]);
     EACH_STATE(LOAD);
-    const Rows ru = k->u, rd = k->delta;                           /* in registers: a store might change *k              */
-    const float *bm = k->bm + n0, *e = w->decay;
-    const int64_t ld_b = k->ld_b;
-    float *to = w->h + 32;
-    for (int t = 0, len = k->len; t < len; t++, bm += ld_b, e += 32, to += 32) {
-        __m256 du = _mm256_mul_ps(row(rd, t), row(ru, t));
+    for (int t = 0; t < len; t++, bm += ld_b, e += 32, du += 8) {
+        __m256 v = _mm256_load_ps(du);
+        to += 32;
 #define STEP(i)                                                                                                        \
-        h[i] = _mm256_fmadd_ps(_mm256_load_ps(e + i * 8), h[i], _mm256_mul_ps(du, _mm256_broadcast_ss(bm + i)));        \
+        h[i] = _mm256_fmadd_ps(_mm256_load_ps(e + i * 8), h[i], _mm256_mul_ps(v, _mm256_broadcast_ss(bm + i)));         \
         _mm256_store_ps(to + i * 8, h[i]);
         EACH_STATE(STEP);
     }
 }
 
-INLINE void back(const Block *k, const Work *w, const int group, int n0) {
+INLINE void back(const Work *w, const Shared *z, const int group, int n0, int32_t col) {
+    const int64_t ld_b = z->bm.ld, ld_c = z->cm.ld, ld_d = w->padded * 8, width = w->width, last = z->len - 1;
+    const float *bm = z->bm.p + last * ld_b + n0, *cm = z->cm.p + last * ld_c + n0, *h = w->h + last * 32, *e = w->decay + last * 32;
+    const float *from_a = w->a + n0 * width + col, *from_delta = w->delta, *from_du = w->du, *from_dy = w->dy;
+    float *db = w->db + last * ld_d + n0 * 8, *dc = w->dc + last * ld_d + n0 * 8, *to_inject = w->inject, *to_exponent = w->exponent;
+    float *to_dh = w->dh + n0 * width + col, *to_da = w->da + n0 * width + col;
     __m256 dh[4], da[4], a[4];
 #define LOAD_BACK(i)                                                                                                   \
-    a[i] = _mm256_load_ps(w->a + (n0 + i) * w->width + k->col);                                                        \
-    dh[i] = _mm256_load_ps(w->dh + (n0 + i) * w->width + k->col);                                                      \
-    da[i] = _mm256_load_ps(w->da + (n0 + i) * w->width + k->col);
+    a[i] = _mm256_load_ps(from_a + i * width);                                                                         \
+    dh[i] = _mm256_load_ps(to_dh + i * width);                                                                         \
+    da[i] = _mm256_load_ps(to_da + i * width);
     EACH_STATE(LOAD_BACK);
-    const Rows ru = k->u, rd = k->delta, ry = k->dy;
-    const int64_t ld_b = k->ld_b, ld_c = k->ld_c, ld_d = w->padded * 8;
-    const int len = k->len;
-    const float *bm = k->bm + (len - 1) * ld_b + n0, *cm = k->cm + (len - 1) * ld_c + n0, *h = w->h + (len - 1) * 32;
-    const float *e = w->decay + (len - 1) * 32;
-    float *db = w->db + (len - 1) * ld_d + n0 * 8, *dc = w->dc + (len - 1) * ld_d + n0 * 8;
-    float *to_inject = w->inject, *to_exponent = w->exponent;
-    for (int t = len - 1; t >= 0; t--, bm -= ld_b, cm -= ld_c, h -= 32, e -= 32, db -= ld_d, dc -= ld_d) {
-        __m256 delta = row(rd, t), dy = row(ry, t), du = _mm256_mul_ps(delta, row(ru, t)), gh;
+    for (int64_t t = last; t >= 0; t--, bm -= ld_b, cm -= ld_c, h -= 32, e -= 32, db -= ld_d, dc -= ld_d) {
+        __m256 delta = _mm256_load_ps(from_delta + t * 8), dy = _mm256_load_ps(from_dy + t * 8), du = _mm256_load_ps(from_du + t * 8), gh;
         __m256 inject = n0 ? _mm256_load_ps(to_inject + t * 8) : _mm256_setzero_ps();
         __m256 exponent = n0 ? _mm256_load_ps(to_exponent + t * 8) : _mm256_setzero_ps();
 #define STEP_BACK(i)                                                                                                   \
@@ -76,39 +69,18 @@ INLINE void back(const Block *k, const Work *w, const int group, int n0) {
         _mm256_store_ps(to_exponent + t * 8, exponent);
     }
 #define STORE_BACK(i)                                                                                                  \
-    _mm256_store_ps(w->dh + (n0 + i) * w->width + k->col, dh[i]);                                                      \
-    _mm256_store_ps(w->da + (n0 + i) * w->width + k->col, da[i]);
+    _mm256_store_ps(to_dh + i * width, dh[i]);                                                                         \
+    _mm256_store_ps(to_da + i * width, da[i]);
     EACH_STATE(STORE_BACK);
 }
 #define GROUP(size)                                                                                                    \
-    static __attribute__((noinline)) void group_##size(const Block *k, const Work *w, int n0) {                        \
-        recompute(k, w, size, n0);                                                                                     \
-        back(k, w, size, n0);                                                                                          \
+    static __attribute__((noinline)) void group_##size(const Work *w, const Shared *z, int n0, int32_t col) {          \
+        recompute(w, z, size, n0, col);                                                                                \
+        back(w, z, size, n0, col);                                                                                     \
     }
 GROUP(4)
 GROUP(2)
 GROUP(1)
-
-static void all_states(const Block *k, const Work *w, int n_state) {
-    int n = 0;
-    for (; n + 4 <= n_state; n += 4) group_4(k, w, n);
-    if (n + 2 <= n_state) { group_2(k, w, n); n += 2; }
-    if (n < n_state) group_1(k, w, n);
-}
-
-/* What the sums over states give: du = dy d + inject delta, ddelta = exponent + inject u, dd += dy u. */
-static void finish_block(const Block *k, const Work *w) {
-    __m256 dd = _mm256_load_ps(w->dd + k->col);
-    for (int t = 0; t < k->len; t++) {
-        __m256 u = row(k->u, t), dy = row(k->dy, t), inject = _mm256_load_ps(w->inject + t * 8);
-        if (k->du.p)
-            _mm256_storeu_ps(k->du.p + t * k->du.ld, _mm256_fmadd_ps(inject, row(k->delta, t), _mm256_mul_ps(dy, k->d)));
-        if (k->ddelta.p)
-            _mm256_storeu_ps(k->ddelta.p + t * k->ddelta.ld, _mm256_fmadd_ps(inject, u, _mm256_load_ps(w->exponent + t * 8)));
-        dd = _mm256_fmadd_ps(dy, u, dd);
-    }
-    _mm256_store_ps(w->dd + k->col, dd);
-}
 
 /* sum over lanes of [len][padded][8] to an output [L, n_state]. */
 static void sum_lanes(const Work *w, const float *from, const Arg *out, int64_t s, int32_t t0, int len, int32_t n_state) {
@@ -125,39 +97,42 @@ static void sum_lanes(const Work *w, const float *from, const Arg *out, int64_t 
         }
 }
 
-static Rows rows_of(const Arg *a, int64_t s, int32_t t0, int32_t col) {
-    return a->data ? (Rows){(float *)a->data + s * a->seq + t0 * a->ld + col, a->ld} : (Rows){NULL, 0};
+/* What the sums over states give: du = dy d + inject delta, ddelta = exponent + inject u, dd += dy u. */
+static void finish_block(const Call *c, const Work *w, int64_t s, int32_t t0, int len, int32_t col, int n) {
+    const Strip u = strip(&c->in[IN_U], s, t0, col), du = strip(&c->out[OUT_DU], s, t0, col);
+    const Strip ddelta = strip(&c->out[OUT_DDELTA], s, t0, col);
+    const __m256 d = get(strip(&c->in[IN_D], s, 0, col).p, n);
+    __m256 dd = _mm256_load_ps(w->dd + col);
+    for (int t = 0; t < len; t++) {
+        __m256 v = get(u.p + t * u.ld, n), dy = _mm256_load_ps(w->dy + t * 8), inject = _mm256_load_ps(w->inject + t * 8);
+        if (du.p) put(du.p + t * du.ld, n, _mm256_fmadd_ps(inject, _mm256_load_ps(w->delta + t * 8), _mm256_mul_ps(dy, d)));
+        if (ddelta.p) put(ddelta.p + t * ddelta.ld, n, _mm256_fmadd_ps(inject, v, _mm256_load_ps(w->exponent + t * 8)));
+        dd = _mm256_fmadd_ps(dy, v, dd);
+    }
+    _mm256_store_ps(w->dd + col, dd);
 }
 
-static void run_block(const Call *c, const Work *w, int64_t s, int32_t t0, int len, int32_t col) {
+/* Channels col .. col + 8 of one sequence, tokens t0 .. t0 + len, brought together first: rows a power of two apart would
+ * push each other out of the cache while the states go by. */
+static void run_block(const Call *c, const Work *w, const Shared *z, int64_t s, int32_t t0, int32_t col) {
     const int32_t cols = c->node->in_type[IN_U].shape.d[1], n_state = c->node->in_type[IN_A].shape.d[1];
-    const int n = cols - col < 8 ? cols - col : 8;
-    const Rows du = rows_of(&c->out[OUT_DU], s, t0, col), ddelta = rows_of(&c->out[OUT_DDELTA], s, t0, col);
-    Block k = {.u = rows_of(&c->in[IN_U], s, t0, col), .delta = rows_of(&c->in[IN_DELTA], s, t0, col),
-               .dy = rows_of(&c->in[IN_DY], s, t0, col), .du = du, .ddelta = ddelta, .col = col, .len = len,
-               .bm = rows_of(&c->in[IN_B], s, t0, 0).p, .cm = rows_of(&c->in[IN_C], s, t0, 0).p, .ld_b = c->in[IN_B].ld,
-               .ld_c = c->in[IN_C].ld, .ld_state = cols};
-    float d[8] = {0};
-    memcpy(d, rows_of(&c->in[IN_D], s, 0, col).p, sizeof(float) * (size_t)n);
-    k.d = _mm256_loadu_ps(d);
-    k.state = rows_of(&c->in[IN_STATES], s, t0 / SCAN_CHUNK, col).p;
-    if (n < 8) {
-        float *q = w->stage;
-        k.u = stage_in(q, k.u, len, n);
-        k.delta = stage_in(q + BLOCK, k.delta, len, n);
-        k.dy = stage_in(q + 2 * BLOCK, k.dy, len, n);
-        if (du.p) k.du = (Rows){q + 3 * BLOCK, 8};
-        if (ddelta.p) k.ddelta = (Rows){q + 4 * BLOCK, 8};
-        q += 5 * BLOCK;
-        memset(q, 0, sizeof(float) * 8 * (size_t)n_state);
-        for (int32_t i = 0; i < n_state; i++) memcpy(q + i * 8, k.state + (int64_t)i * cols, sizeof(float) * (size_t)n);
-        k.state = q;
-        k.ld_state = 8;
+    const int n = cols - col;
+    const Strip u = strip(&c->in[IN_U], s, t0, col), delta = strip(&c->in[IN_DELTA], s, t0, col), dy = strip(&c->in[IN_DY], s, t0, col);
+    const Strip state = strip(&c->in[IN_STATES], s, t0 / SCAN_CHUNK, col);
+    const __m256 log2e = _mm256_set1_ps(1.44269504f);
+    for (int t = 0; t < z->len; t++) {
+        __m256 step = get(delta.p + t * delta.ld, n);
+        _mm256_store_ps(w->delta + t * 8, step);
+        _mm256_store_ps(w->x + t * 8, _mm256_mul_ps(step, log2e));
+        _mm256_store_ps(w->du + t * 8, _mm256_mul_ps(step, get(u.p + t * u.ld, n)));
+        _mm256_store_ps(w->dy + t * 8, get(dy.p + t * dy.ld, n));
     }
-    all_states(&k, w, n_state);
-    finish_block(&k, w);
-    if (n < 8 && du.p) stage_out(k.du.p, du, len, n);
-    if (n < 8 && ddelta.p) stage_out(k.ddelta.p, ddelta, len, n);
+    for (int32_t i = 0; i < n_state; i++) _mm256_store_ps(w->state + i * 8, get(state.p + (int64_t)i * cols, n));
+    int i = 0;
+    for (; i + 4 <= n_state; i += 4) group_4(w, z, i, col);
+    if (i + 2 <= n_state) { group_2(w, z, i, col); i += 2; }
+    if (i < n_state) group_1(w, z, i, col);
+    finish_block(c, w, s, t0, z->len, col, n);
 }
 
 /* Lays the working memory out from p (NULL to learn its size); returns the floats it takes. */
@@ -169,7 +144,8 @@ static size_t lay_out(const Node *n, float *p, Work *w) {
     const struct { float **to; size_t size; } piece[] = {
         {&w->a, n_state * width}, {&w->dh, n_state * width}, {&w->da, n_state * width}, {&w->dd, width},
         {&w->db, padded * BLOCK}, {&w->dc, padded * BLOCK}, {&w->h, (SCAN_CHUNK + 1) * 32}, {&w->decay, SCAN_CHUNK * 32},
-        {&w->inject, BLOCK}, {&w->exponent, BLOCK}, {&w->stage, 5 * BLOCK + 8 * n_state}};
+        {&w->x, BLOCK}, {&w->delta, BLOCK}, {&w->du, BLOCK}, {&w->dy, BLOCK}, {&w->inject, BLOCK}, {&w->exponent, BLOCK},
+        {&w->state, 8 * n_state}};
     for (int i = 0; i < MDR_COUNT(piece); i++) {
         if (p) *piece[i].to = p + at;
         at += piece[i].size;
@@ -191,20 +167,22 @@ static void run(const Call *c, int64_t unit0, int64_t unit1) {
     const int32_t n_state = c->node->in_type[IN_A].shape.d[1];
     Work w;
     lay_out(c->node, c->scratch, &w);
+    memset(w.x, 0, sizeof(float) * BLOCK);
     for (int64_t s = unit0; s < unit1; s++) {
-        states_to_lanes(w.a, w.width, rows_of(&c->in[IN_A], s, 0, 0).p, c->in[IN_A].ld, cols, n_state);
+        states_to_lanes(w.a, w.width, strip(&c->in[IN_A], s, 0, 0).p, c->in[IN_A].ld, cols, n_state);
         memset(w.dh, 0, sizeof(float) * (size_t)(w.width * n_state));
         memset(w.da, 0, sizeof(float) * (size_t)(w.width * n_state));
         memset(w.dd, 0, sizeof(float) * (size_t)w.width);
         for (int32_t t0 = (rows - 1) / SCAN_CHUNK * SCAN_CHUNK; t0 >= 0; t0 -= SCAN_CHUNK) {
             const int len = rows - t0 < SCAN_CHUNK ? rows - t0 : SCAN_CHUNK;
+            const Shared z = {strip(&c->in[IN_B], s, t0, 0), strip(&c->in[IN_C], s, t0, 0), len};
             memset(w.db, 0, sizeof(float) * (size_t)w.padded * BLOCK);
             memset(w.dc, 0, sizeof(float) * (size_t)w.padded * BLOCK);
-            for (int32_t col = 0; col < cols; col += 8) run_block(c, &w, s, t0, len, col);
+            for (int32_t col = 0; col < cols; col += 8) run_block(c, &w, &z, s, t0, col);
             sum_lanes(&w, w.db, &c->out[OUT_DB], s, t0, len, n_state);
             sum_lanes(&w, w.dc, &c->out[OUT_DC], s, t0, len, n_state);
         }
-        Rows da = rows_of(&c->out[OUT_DA], s, 0, 0), dd = rows_of(&c->out[OUT_DD], s, 0, 0);
+        Strip da = strip(&c->out[OUT_DA], s, 0, 0), dd = strip(&c->out[OUT_DD], s, 0, 0);
         for (int32_t k = 0; da.p && k < cols; k++)
             for (int32_t n = 0; n < n_state; n++) da.p[k * da.ld + n] = w.da[n * w.width + k];
         if (dd.p) memcpy(dd.p, w.dd, sizeof(float) * (size_t)cols);

@@ -1,7 +1,9 @@
-/* Data sets: one split of a setting, drawn example by example. Also the checks and the canonical text that all tasks share.
+/* Data sets: one split of a setting, drawn example by example. Also the checks and the canonical text that all tasks
+ * share.
  *
- * seed of a stream = first 64 bits of SHA-256("NAME key=value ... stream=WHAT seed=N"), keys sorted, the two numbers of examples
- * left out, so that a smaller training set is the beginning of a larger one. Example i = stream number i of Philox. */
+ * seed of a stream = first 64 bits of SHA-256("NAME key=value ... stream=WHAT seed=N"), keys sorted, the two numbers
+ * of examples left out, so that a smaller training set is the beginning of a larger one. Example i = stream number i
+ * of Philox. */
 #include "task/internal.h"
 #include <string.h>
 
@@ -11,13 +13,13 @@ struct Dataset {
     const TaskDef *task;
     TaskParams params;
     Split split;
-    uint64_t seed;                                         /* of the stream                                               */
+    uint64_t seed;   /* of the stream */
     void *ctx;
     int32_t rows;
 };
 
 void mdr_task_defaults(const TaskDef *t, TaskParams *p) {
-    memset(p, 0, sizeof *p);                               /* what a task does not have is 0 and never read               */
+    memset(p, 0, sizeof *p);   /* what a task does not have is 0 and never read */
     mdr_params_default(t->params, p);
 }
 
@@ -52,7 +54,8 @@ static void write_text(const TaskDef *t, const TaskParams *p, bool counts, Text 
     }
     mdr_text_printf(out, "%s", t->name);
     for (int i = 0; i < n; i++) {
-        bool count = strcmp(sorted[i]->name, "num_train_examples") == 0 || strcmp(sorted[i]->name, "num_test_examples") == 0;
+        bool count = strcmp(sorted[i]->name, "num_train_examples") == 0 || strcmp(sorted[i]->name, "num_test_"
+                                                                                                   "examples") == 0;
         if (count && !counts) continue;
         mdr_text_printf(out, " %s=", sorted[i]->name);
         mdr_params_text(sorted[i], p, out);

@@ -1,20 +1,22 @@
-/* How often fuzzy recall's probe was never shown, in test form, when its place may lie past the loop's end (fuzzy_in_loop 0):
- * computed from the law of fuzzy_recall.c, not by drawing.
+/* How often fuzzy recall's probe was never shown, in test form, when its place may lie past the loop's end
+ * (fuzzy_in_loop 0): computed from the law of fuzzy_recall.c, not by drawing.
  *
- * N = keys!/(keys - key_motif)! keys are equally likely at each draw. Give every key but the probe its value's length beforehand: c_i
- * of the N - 1 have length i, multinomial. Given c, the pairs' sizes are independent draws (size key_motif + i with
- * probability c_i/N, the probe with 1/N), and with a place uniform in [0, R) the loop is a Markov chain on the sequence's length s,
- * with the flag "probe shown". u(s) is the chance that s is visited with the probe neither drawn nor placed, if it had no place;
- * as s only grows, the place is still ahead at s with probability S(s) = max(0, (R - 1 - s)/R). One pass over s gives the
- * chances of ending unshown and the expected draws (walk). The targets wanted of a key of class i are i (draws of it - [shown]);
- * its expected draws are those of all / N, its chance of never being shown comes from a walk that may not draw it.
+ * N = keys!/(keys - key_motif)! keys are equally likely at each draw. Give every key but the probe its value's length
+ * beforehand: c_i of the N - 1 have length i, multinomial. Given c, the pairs' sizes are independent draws (size
+ * key_motif + i with probability c_i/N, the probe with 1/N), and with a place uniform in [0, R) the loop is a Markov
+ * chain on the sequence's length s, with the flag "probe shown". u(s) is the chance that s is visited with the probe
+ * neither drawn nor placed, if it had no place; as s only grows, the place is still ahead at s with probability S(s)
+ * = max(0, (R - 1 - s)/R). One pass over s gives the chances of ending unshown and the expected draws (walk). The
+ * targets wanted of a key of class i are i (draws of it - [shown]); its expected draws are those of all / N, its
+ * chance of never being shown comes from a walk that may not draw it.
  *
- * The mean over c is taken over all count vectors where N <= 100 and they are few, else over 2 value_motif of them, which have the
- * right moments up to the third: f(c) is smooth and c_i/N scatters by N^-1/2, so the error falls as N^-2 (under 1e-6 at N = 210). */
+ * The mean over c is taken over all count vectors where N <= 100 and they are few, else over 2 value_motif of them,
+ * which have the right moments up to the third: f(c) is smooth and c_i/N scatters by N^-1/2, so the error falls as
+ * N^-2 (under 1e-6 at N = 210). */
 #include "task/internal.h"
 #include <math.h>
 
-enum { WINDOW = 32, MOST_LISTED = 100 };                   /* WINDOW: over the largest pair                               */
+enum { WINDOW = 32, MOST_LISTED = 100 };   /* WINDOW: over the largest pair */
 typedef struct Walk { double unshown, shown, draws, draws_shown; } Walk;
 typedef struct Chain { int32_t end, probe, key, classes, range; double chance, size[TASK_MAX_MOTIF]; } Chain;
 
@@ -22,7 +24,7 @@ static double ahead(const Chain *c, int32_t s) { return s < c->range ? (double)(
 
 /* size[i]: probability of a pair of key + i + 1 symbols that is not the probe. May sum to less than 1 - chance. */
 static Walk walk(const Chain *c) {
-    double u[WINDOW] = {0}, placed[WINDOW] = {0}, g[WINDOW] = {0};     /* g: visited with the probe shown                  */
+    double u[WINDOW] = {0}, placed[WINDOW] = {0}, g[WINDOW] = {0};   /* g: visited with the probe shown */
     Walk w = {0, 0, 0, 0};
     u[0] = 1;
     placed[0] = 1 - ahead(c, 0);
@@ -63,7 +65,7 @@ static void add_counts(const FuzzyLaw *f, double all, const double *count, doubl
         for (int32_t i = 0; i < f->value_motif; i++) c.size[i] = count[i] / all;
         Walk k = walk(&c);
         double repeats = j * k.draws_shown / all;
-        if (f->multi && all < 1e12)                        /* beyond, a repeated key is rarer than rounding               */
+        if (f->multi && all < 1e12)   /* beyond, a repeated key is rarer than rounding */
             for (int32_t i = 0; i < f->value_motif; i++) {
                 if (count[i] <= 0) continue;
                 c.size[i] = fmax(0, count[i] - 1) / all;
@@ -78,8 +80,8 @@ static void add_counts(const FuzzyLaw *f, double all, const double *count, doubl
 }
 
 /* All vectors of counts with sum n: left of them go to classes from `at` on, log_w is the weight so far. */
-static void add_all(const FuzzyLaw *f, double all, double *count, int32_t at, int32_t left, double log_w, const double *log_fact,
-                    Sums *sums) {
+static void add_all(const FuzzyLaw *f, double all, double *count, int32_t at, int32_t left, double log_w,
+                    const double *log_fact, Sums *sums) {
     if (at == f->value_motif - 1) {
         count[at] = left;
         add_counts(f, all, count, exp(log_w - log_fact[left]), sums);
@@ -91,9 +93,9 @@ static void add_all(const FuzzyLaw *f, double all, double *count, int32_t at, in
     }
 }
 
-/* Mean n/k each, deviations a and -b along each class with weights b/(a+b), a/(a+b): ab = 1/n and a - b = 1/n make the second and
- * third moments those of n draws. Where that made a count negative, b is cut and only the second moment is kept; then N is so
- * small that chance shows the probe. */
+/* Mean n/k each, deviations a and -b along each class with weights b/(a+b), a/(a+b): ab = 1/n and a - b = 1/n make
+ * the second and third moments those of n draws. Where that made a count negative, b is cut and only the second
+ * moment is kept; then N is so small that chance shows the probe. */
 static void add_few(const FuzzyLaw *f, double all, Sums *sums) {
     double k = f->value_motif, n = all - 1, a = (1 / n + sqrt(1 / (n * n) + 4 / n)) / 2, b = a - 1 / n;
     if (b > 1 / (k - 1)) {

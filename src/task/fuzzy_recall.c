@@ -1,23 +1,26 @@
-/* fuzzy-in-context-recall: recall where keys and values are motifs of several symbols (Poli et al. 2024, appendix B.2).
+/* fuzzy-in-context-recall: recall where keys and values are motifs of several symbols (Poli et al. 2024).
  *
- * Multi-query: V - 1 is the pad; single-query: V - 1 the copy prefix, V - 2 the pad. Of the S others keys use the first S/2, values the
- * rest. A motif is an ordered selection without repetition: its length uniform in 1 .. the longest (keys of valid and test: always
- * the longest), then uniform among the selections of that length. A probe pair is drawn first, of P symbols, and a place. Pairs are
- * added while length < L - P - M, M = key_motif + value_motif: the probe, once the length has passed its place, unless drawn by
- * chance before; else a key drawn with replacement and its value, drawn at first sight and kept. At the end the probe again (after
- * the prefix in single-query form). The whole is padded on the left to L + 1, then shifted by one: tokens and targets have L.
- * Test targets: the values of keys shown before and of the last pair (single-query: of the last pair only). Training: the next token.
+ * Multi-query: V - 1 is the pad; single-query: V - 1 the copy prefix, V - 2 the pad. Of the S others keys use the
+ * first S/2, values the rest. A motif is an ordered selection without repetition: its length uniform in 1 .. the
+ * longest (keys of valid and test: always the longest), then uniform among the selections of that length. A probe
+ * pair is drawn first, of P symbols, and a place. Pairs are added while length < L - P - M, M = key_motif +
+ * value_motif: the probe, once the length has passed its place, unless drawn by chance before; else a key drawn with
+ * replacement and its value, drawn at first sight and kept. At the end the probe again (after the prefix in single-
+ * query form). The whole is padded on the left to L + 1, then shifted by one: tokens and targets have L. Test
+ * targets: the values of keys shown before and of the last pair (single-query: of the last pair only). Training: the
+ * next token.
  *
- * The place is uniform in [0, L - 2 P) as released (fuzzy_in_loop 0): it may lie past the last length that the loop sees, and the
- * probe then was never shown. By default it is uniform in [0, max(1, L - P - 2 M + 1)): the loop's last length is at least
- * L - P - 2 M, so the probe is always shown.
+ * The place is uniform in [0, L - 2 P) as released (fuzzy_in_loop 0): it may lie past the last length that the loop
+ * sees, and the probe then was never shown. By default it is uniform in [0, max(1, L - P - 2 M + 1)): the loop's last
+ * length is at least L - P - 2 M, so the probe is always shown.
  *
  * Chance: nothing tells the value symbols apart: 1 / values both ways. Ceiling: 1, or as computed in fuzzy_law.c. */
 #include "task/internal.h"
 #include <string.h>
 
 static const Param params[] = {
-    TASK_INT(vocab_size, 16, 3, TASK_MAX_VOCAB, "symbols: the pad; of the others half are for keys, the rest for values"),
+    TASK_INT(vocab_size, 16, 3, TASK_MAX_VOCAB,
+             "symbols: the pad; of the others half are for keys, the rest for values"),
     TASK_INT(seq_len, 128, 5, TASK_MAX_LENGTH, "length, padded on the left"),
     TASK_EXAMPLES(12800),
     TASK_BOOL(multi_query, 1, "ask for every key seen before, not the last one only"),
@@ -29,7 +32,7 @@ static const Param params[] = {
 
 FuzzyLaw mdr_fuzzy_law(const TaskParams *p) {
     bool multi = p->multi_query != 0;
-    int32_t pad = p->vocab_size - (multi ? 1 : 2);         /* everything below the pad is usable                          */
+    int32_t pad = p->vocab_size - (multi ? 1 : 2);   /* everything below the pad is usable */
     return (FuzzyLaw){pad / 2, pad - pad / 2, pad, multi ? -1 : p->vocab_size - 1, p->k_motif_size, p->v_motif_size,
                       p->seq_len, multi, p->fuzzy_in_loop != 0};
 }
@@ -42,14 +45,15 @@ int32_t mdr_fuzzy_range(const FuzzyLaw *f, int32_t probe) {
 static Err *check(const TaskParams *p) {
     int32_t motifs = p->k_motif_size + p->v_motif_size;
     if (p->seq_len <= 2 * motifs)
-        return MDR_ERR_USER("seq_len %d is too short for k_motif_size %d and v_motif_size %d: it must be over %d", p->seq_len,
-                            p->k_motif_size, p->v_motif_size, 2 * motifs);
+        return MDR_ERR_USER("seq_len %d is too short for k_motif_size %d and v_motif_size %d: it must be over %d",
+                            p->seq_len, p->k_motif_size, p->v_motif_size, 2 * motifs);
     FuzzyLaw f = mdr_fuzzy_law(p);
     int32_t usable = 2 * p->k_motif_size > 2 * p->v_motif_size - 1 ? 2 * p->k_motif_size : 2 * p->v_motif_size - 1;
     if (f.keys < f.key_motif || f.values < f.value_motif)
-        return MDR_ERR_USER("vocab_size %d is too small for k_motif_size %d and v_motif_size %d, whose symbols do not repeat "
-                            "within a motif: it must be at least %d", p->vocab_size, p->k_motif_size, p->v_motif_size,
-                            usable + p->vocab_size - f.pad);
+        return MDR_ERR_USER("vocab_size %d is too small for k_motif_size %d and v_motif_size %d, whose symbols do not "
+                            "repeat "
+                            "within a motif: it must be at least %d",
+                            p->vocab_size, p->k_motif_size, p->v_motif_size, usable + p->vocab_size - f.pad);
     return NULL;
 }
 
@@ -57,7 +61,8 @@ static int32_t rows(const TaskParams *p) { return p->seq_len; }
 
 static int32_t draw_length(Rng *r, int32_t longest) { return 1 + (int32_t)mdr_rng_below(r, (uint32_t)longest); }
 
-/* n of the symbols base .. base + symbols - 1, in order, without repetition: the j-th draw is a rank among those left over. */
+/* n of the symbols base .. base + symbols - 1, in order, without repetition: the j-th draw is a rank among those left
+ * over. */
 static void draw_motif(Rng *r, int32_t base, int32_t symbols, int32_t n, int32_t *out) {
     int32_t used[TASK_MAX_MOTIF];
     for (int32_t j = 0; j < n; j++) {
@@ -114,7 +119,7 @@ static void draw_body(const FuzzyLaw *f, bool train, Rng *r, Body *b) {
     bool forced = false;
     while (b->n < end) {
         if (!forced && b->n >= place) {
-            forced = true;                                 /* settled now, by force or because chance had shown it        */
+            forced = true;   /* settled now, by force or because chance had shown it */
             Shown *s = mdr_shown_find(&b->shown, b->symbol, probe.key, probe.key_len);
             if (!s->at) {
                 add_first(b, s, &probe);
@@ -130,7 +135,7 @@ static void draw_body(const FuzzyLaw *f, bool train, Rng *r, Body *b) {
     add_motif(b, probe.value, probe.value_len, true);
 }
 
-static int64_t most_pairs(const FuzzyLaw *f) { return f->length / 2 + 1; }   /* the shortest pair has two symbols            */
+static int64_t most_pairs(const FuzzyLaw *f) { return f->length / 2 + 1; }   /* the shortest pair has two symbols */
 
 static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets) {
     (void)ctx;
@@ -158,8 +163,10 @@ static int32_t run_end(const int32_t *tokens, int32_t t, int32_t rows_, int32_t 
     return t;
 }
 
-/* Runs of key symbols and runs of value symbols alternate, so pairs can be told apart. An answer stands one place before its symbol. */
-static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets, int32_t *answer) {
+/* Runs of key symbols and runs of value symbols alternate, so pairs can be told apart. An answer stands one place
+ * before its symbol. */
+static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
+                   int32_t *answer) {
     (void)ctx, (void)targets;
     FuzzyLaw f = mdr_fuzzy_law(p);
     size_t slots = mdr_shown_slots(INT64_MAX, most_pairs(&f));
@@ -169,7 +176,7 @@ static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, 
     for (int32_t t = 0; t < f.length; t++) answer[t] = -1;
     for (int32_t t = 0; t < f.length;) {
         int32_t value = run_end(tokens, t, f.length, 0, f.keys);
-        if (value == t) {                                  /* pad, or the prefix                                          */
+        if (value == t) {   /* pad, or the prefix */
             t++;
             continue;
         }
@@ -198,7 +205,7 @@ static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
 }
 
 const TaskDef mdr_tasks_fuzzy_recall[] = {
-    {"fuzzy-in-context-recall", "recall where keys and values are motifs of several symbols", params, "language-model", check,
-     rows, NULL, generate, oracle, levels, token_text},
+    {"fuzzy-in-context-recall", "recall where keys and values are motifs of several symbols", params, "language-model",
+     check, rows, NULL, generate, oracle, levels, token_text},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

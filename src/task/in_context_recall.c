@@ -1,4 +1,5 @@
-/* in-context-recall: look up the value of a key seen before in the sequence (Poli et al. 2024). The law stands in recall.c. */
+/* in-context-recall: look up the value of a key seen before in the sequence (Poli et al. 2024). The law stands in
+ * recall.c. */
 #include "task/internal.h"
 
 static const Param params[] = {
@@ -10,7 +11,8 @@ static const Param params[] = {
 };
 
 const TaskDef mdr_tasks_in_context_recall[] = {
-    {"in-context-recall", "recall the value of a key seen before in the sequence", params, "language-model", mdr_recall_check,
-     mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle, mdr_recall_levels, mdr_recall_text},
+    {"in-context-recall", "recall the value of a key seen before in the sequence", params, "language-model",
+     mdr_recall_check, mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle, mdr_recall_levels,
+     mdr_recall_text},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,18 +1,20 @@
 /* memorization: learn a fixed map from keys to values that is nowhere in the sequence (Poli et al. 2024).
  *
- * V - 1 is the insert token. Of the other V - 1 symbols the first K = (V-1)/2 are keys, the rest values. A permutation of the
- * values, fixed by task, parameters and seed for all splits, gives each key its own value (if V - 1 is odd one value is never used).
- * A sequence is n = L/2 times (key drawn with replacement, insert); the target at insert is the value. An odd L loses its last place.
+ * V - 1 is the insert token. Of the other V - 1 symbols the first K = (V-1)/2 are keys, the rest values. A
+ * permutation of the values, fixed by task, parameters and seed for all splits, gives each key its own value (if V -
+ * 1 is odd one value is never used). A sequence is n = L/2 times (key drawn with replacement, insert); the target at
+ * insert is the value. An odd L loses its last place.
  *
  * Chance: keys are uniform, so each of the K values used has the share 1/K, and K classes are wanted: 1/K both ways.
- * Ceiling: a key can be answered if training showed it; of N n independent draws none is it with probability (1 - 1/K)^(N n), the
- * same for every key, so the expected ceiling of both accuracies is 1 - (1 - 1/K)^(N n). (The realised one scatters around it
- * with the training set.) */
+ * Ceiling: a key can be answered if training showed it; of N n independent draws none is it with probability (1 -
+ * 1/K)^(N n), the same for every key, so the expected ceiling of both accuracies is 1 - (1 - 1/K)^(N n). (The
+ * realised one scatters around it with the training set.) */
 #include "task/internal.h"
 #include <math.h>
 
 static const Param params[] = {
-    TASK_INT(vocab_size, 256, 3, TASK_MAX_VOCAB, "symbols: the insert token; of the others half are keys, the rest values"),
+    TASK_INT(vocab_size, 256, 3, TASK_MAX_VOCAB,
+             "symbols: the insert token; of the others half are keys, the rest values"),
     TASK_INT(seq_len, 32, 2, TASK_MAX_LENGTH, "length: half as many keys"),
     TASK_EXAMPLES(256),
     TASK_END,
@@ -20,17 +22,19 @@ static const Param params[] = {
 
 extern const TaskDef mdr_tasks_memorization[];
 
-/* values[k]: the map. known[k]: the same where training shows key k, else -1. Both of length K; known follows values. */
+/* values[k]: the map. known[k]: the same where training shows key k, else -1. Both of length K; known follows values.
+ */
 typedef struct Map { int32_t keys; int32_t values[]; } Map;
 
 static int32_t key_count(const TaskParams *p) { return (p->vocab_size - 1) / 2; }
 static int32_t draw_key(const TaskParams *p, Rng *r) { return (int32_t)mdr_rng_below(r, (uint32_t)key_count(p)); }
 
-static Err *check(const TaskParams *p) { (void)p; return NULL; }       /* the bounds of each value suffice                 */
+static Err *check(const TaskParams *p) { (void)p; return NULL; }   /* the bounds of each value suffice */
 
 static int32_t rows(const TaskParams *p) { return p->seq_len / 2 * 2; }
 
-/* Which keys the training set shows is settled by drawing its keys again, until all have been seen: O(K log K) on average. */
+/* Which keys the training set shows is settled by drawing its keys again, until all have been seen: O(K log K) on
+ * average. */
 static void mark_known(const TaskParams *p, uint64_t stream, Map *m) {
     int32_t *known = m->values + m->keys, missing = m->keys;
     for (int32_t k = 0; k < m->keys; k++) known[k] = -1;
@@ -66,7 +70,8 @@ static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, 
     }
 }
 
-static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets, int32_t *answer) {
+static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
+                   int32_t *answer) {
     (void)targets;
     const Map *m = ctx;
     for (int32_t t = 0; t + 1 < p->seq_len; t += 2) {
@@ -88,7 +93,7 @@ static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
 }
 
 const TaskDef mdr_tasks_memorization[] = {
-    {"memorization", "learn a fixed map from keys to values", params, "language-model", check, rows, setup, generate, oracle,
-     levels, token_text},
+    {"memorization", "learn a fixed map from keys to values", params, "language-model", check, rows, setup, generate,
+     oracle, levels, token_text},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,4 +1,5 @@
-/* noisy-in-context-recall: in-context-recall with pairs of noise symbols in between (Poli et al. 2024). The law stands in recall.c. */
+/* noisy-in-context-recall: in-context-recall with pairs of noise symbols in between (Poli et al. 2024). The law
+ * stands in recall.c. */
 #include "task/internal.h"
 
 static const Param params[] = {
@@ -12,7 +13,8 @@ static const Param params[] = {
 };
 
 const TaskDef mdr_tasks_noisy_recall[] = {
-    {"noisy-in-context-recall", "recall the value of a key seen before, with noise in between", params, "language-model",
-     mdr_recall_check, mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle, mdr_recall_levels, mdr_recall_text},
+    {"noisy-in-context-recall", "recall the value of a key seen before, with noise in between", params,
+     "language-model", mdr_recall_check, mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle,
+     mdr_recall_levels, mdr_recall_text},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,13 +1,15 @@
-/* Recall of single symbols, as in-context-recall and noisy-in-context-recall have it (Poli et al. 2024, appendix B.1).
+/* Recall of single symbols, as in-context-recall and noisy-in-context-recall have it (Poli et al. 2024).
  *
- * S = V - noise symbols (- 1, the copy prefix, in single-query form). Keys are 0 .. S/2 - 1, values S/2 .. S - 1, then the noise
- * symbols, then the prefix. A sequence is n = L/2 pairs. In all but the last, a key is drawn with replacement; its value is
- * drawn at first sight and kept. One index of 0 .. n - 1 is protected; each other pair becomes two noise symbols with
- * probability frac_noise. The last pair repeats a key drawn from the distinct ones shown. If none was shown (the index n - 1 was protected
- * and all pairs are noise, (2/L) frac_noise^(n-1)) the original crashes; here the sequence is drawn again.
- * Test targets: the value, wanted at its key, of a key seen before (single-query: of the last pair). Training: the next token.
+ * S = V - noise symbols (- 1, the copy prefix, in single-query form). Keys are 0 .. S/2 - 1, values S/2 .. S - 1,
+ * then the noise symbols, then the prefix. A sequence is n = L/2 pairs. In all but the last, a key is drawn with
+ * replacement; its value is drawn at first sight and kept. One index of 0 .. n - 1 is protected; each other pair
+ * becomes two noise symbols with probability frac_noise. The last pair repeats a key drawn from the distinct ones
+ * shown. If none was shown (the index n - 1 was protected and all pairs are noise, (2/L) frac_noise^(n-1)) the
+ * original crashes; here the sequence is drawn again. Test targets: the value, wanted at its key, of a key seen
+ * before (single-query: of the last pair). Training: the next token.
  *
- * Chance: nothing tells values apart, so every class has the share 1 / values, and a constant guess recalls one class of all. */
+ * Chance: nothing tells values apart, so every class has the share 1 / values, and a constant guess recalls one class
+ * of all. */
 #include "task/internal.h"
 
 typedef struct Law { int32_t keys, values, noise, pairs; } Law;
@@ -35,9 +37,10 @@ Err *mdr_recall_check(const TaskParams *p) {
 
 int32_t mdr_recall_rows(const TaskParams *p) { return p->multi_query ? p->seq_len - 1 : p->seq_len; }
 
-/* All pairs but the last; targets in test form. Returns the number of distinct keys, whose places it lists in first[]. */
-static int32_t draw_pairs(const TaskParams *p, const Law *w, const ShownTable *shown, int32_t *first, Rng *r, int32_t *tokens,
-                          int32_t *targets) {
+/* All pairs but the last; targets in test form. Returns the number of distinct keys, whose places it lists in
+ * first[]. */
+static int32_t draw_pairs(const TaskParams *p, const Law *w, const ShownTable *shown, int32_t *first, Rng *r,
+                          int32_t *tokens, int32_t *targets) {
     int32_t distinct = 0;
     bool noisy = p->frac_noise > 0;
     int32_t spared = noisy ? (int32_t)mdr_rng_below(r, (uint32_t)w->pairs) : -1;
@@ -45,13 +48,14 @@ static int32_t draw_pairs(const TaskParams *p, const Law *w, const ShownTable *s
         int32_t at = 2 * i, *key = tokens + at;
         targets[at] = targets[at + 1] = MDR_IGNORE;
         if (noisy && i != spared && mdr_rng_unit(r) < p->frac_noise) {
-            for (int32_t j = 0; j < 2; j++) key[j] = w->keys + w->values + (int32_t)mdr_rng_below(r, (uint32_t)w->noise);
+            for (int32_t j = 0; j < 2; j++)
+                key[j] = w->keys + w->values + (int32_t)mdr_rng_below(r, (uint32_t)w->noise);
             continue;
         }
         key[0] = (int32_t)mdr_rng_below(r, (uint32_t)w->keys);
         Shown *s = mdr_shown_find(shown, tokens, key, 1);
         if (s->at) {
-            key[1] = tokens[s->at];                        /* at - 1 is the key's place, so this is its value              */
+            key[1] = tokens[s->at];   /* at - 1 is the key's place, so this is its value */
             if (p->multi_query) targets[at] = key[1];
         } else {
             key[1] = w->keys + (int32_t)mdr_rng_below(r, (uint32_t)w->values);
@@ -86,7 +90,8 @@ void mdr_recall_generate(const TaskParams *p, const void *ctx, Split split, Rng 
     mdr_scratch_drop(&scratch);
 }
 
-void mdr_recall_oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets, int32_t *answer) {
+void mdr_recall_oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
+                       int32_t *answer) {
     (void)ctx, (void)targets;
     Law w = law(p);
     size_t slots = mdr_shown_slots(w.keys, w.pairs);

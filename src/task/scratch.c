@@ -1,5 +1,6 @@
-/* Memory that lives as long as the drawing of one example: a piece of the caller's stack, or the heap for long sequences; and
- * the table of motifs shown so far, which lives in it. Its cost is O(pairs of the sequence), whatever the vocabulary. */
+/* Memory that lives as long as the drawing of one example: a piece of the caller's stack, or the heap for long
+ * sequences; and the table of motifs shown so far, which lives in it. Its cost is O(pairs of the sequence), whatever
+ * the vocabulary. */
 #include "task/internal.h"
 #include <string.h>
 
@@ -12,7 +13,8 @@ void mdr_scratch_drop(Scratch *s) { mdr_free(s->far); }
 
 size_t mdr_shown_slots(int64_t keys, int64_t pairs) {
     size_t n = 1;
-    int64_t most = keys < 2 * pairs ? keys : 2 * pairs;    /* single symbols hash to themselves: no more slots than keys   */
+    /* single symbols hash to themselves: no more slots than keys */
+    int64_t most = keys < 2 * pairs ? keys : 2 * pairs;
     while ((int64_t)n < most) n *= 2;
     return n;
 }

@@ -1,9 +1,10 @@
-/* selective-copying: repeat the symbols of the sequence in their order, leaving its blanks out (Poli et al. 2024; Gu & Dao 2023).
+/* selective-copying: repeat the symbols of the sequence in their order, leaving its blanks out (Poli et al. 2024; Gu
+ * & Dao 2023).
  *
- * V - 1 is the copy marker, V - 2 the blank. `copy` symbols are drawn from the rest. Each of the B = L - 2 copy - 1 blanks
- * picks one of them and goes before it: the gaps are multinomial(B, 1/copy), and the last symbol touches the marker. Then the
- * marker, then `copy` blanks whose targets are the symbols in order. Training and test have one form.
- * Chance: symbols are uniform over V - 2 classes, all wanted: 1 / (V - 2) both ways. The ceiling is 1. */
+ * V - 1 is the copy marker, V - 2 the blank. `copy` symbols are drawn from the rest. Each of the B = L - 2 copy - 1
+ * blanks picks one of them and goes before it: the gaps are multinomial(B, 1/copy), and the last symbol touches the
+ * marker. Then the marker, then `copy` blanks whose targets are the symbols in order. Training and test have one
+ * form. Chance: symbols are uniform over V - 2 classes, all wanted: 1 / (V - 2) both ways. The ceiling is 1. */
 #include "task/internal.h"
 
 static const Param params[] = {
@@ -16,8 +17,9 @@ static const Param params[] = {
 
 static Err *check(const TaskParams *p) {
     if (p->seq_len <= 2 * p->num_tokens_to_copy + 1)
-        return MDR_ERR_USER("seq_len %d is too short to copy %d token%s: it must be over %d", p->seq_len, p->num_tokens_to_copy,
-                            p->num_tokens_to_copy == 1 ? "" : "s", 2 * p->num_tokens_to_copy + 1);
+        return MDR_ERR_USER("seq_len %d is too short to copy %d token%s: it must be over %d", p->seq_len,
+                            p->num_tokens_to_copy, p->num_tokens_to_copy == 1 ? "" : "s",
+                            2 * p->num_tokens_to_copy + 1);
     return NULL;
 }
 
@@ -26,7 +28,8 @@ static int32_t rows(const TaskParams *p) { return p->seq_len; }
 static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets) {
     (void)ctx, (void)split;
     int32_t copy = p->num_tokens_to_copy, blank = p->vocab_size - 2, marker = p->seq_len - copy - 1;
-    int32_t *gap = targets, *out = targets + marker + 1;   /* the gaps are counted where ignored targets go afterwards      */
+    /* the gaps are counted where ignored targets go afterwards */
+    int32_t *gap = targets, *out = targets + marker + 1;
     for (int32_t i = 0; i < copy; i++) {
         gap[i] = 0;
         out[i] = (int32_t)mdr_rng_below(r, (uint32_t)blank);
@@ -42,7 +45,8 @@ static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, 
     for (t = marker + 1; t < p->seq_len; t++) tokens[t] = blank;
 }
 
-static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets, int32_t *answer) {
+static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
+                   int32_t *answer) {
     (void)ctx, (void)targets;
     int32_t next = p->seq_len - p->num_tokens_to_copy;
     for (int32_t t = 0; t < p->seq_len; t++) answer[t] = -1;
@@ -61,7 +65,7 @@ static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
 }
 
 const TaskDef mdr_tasks_selective_copying[] = {
-    {"selective-copying", "repeat the symbols of a sequence in order, leaving its blanks out", params, "language-model", check,
-     rows, NULL, generate, oracle, levels, token_text},
+    {"selective-copying", "repeat the symbols of a sequence in order, leaving its blanks out", params, "language-model",
+     check, rows, NULL, generate, oracle, levels, token_text},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };
