@@ -1,6 +1,6 @@
 /* Times the fast kernels of selective_scan (ns for a token and channel) and of conv_short (GFLOP/s), one thread. Beside every
- * figure stands what this core could do at most, measured in the same rounds: multiply-adds of eight floats in registers, and a copy
- * of as many bytes as the kernel reads and writes. Best of many interleaved rounds: the machine may be shared. */
+ * figure stands what this core could do at most, measured in the same rounds: multiply-adds of eight floats in registers,
+ * and a copy of as many bytes as the kernel reads and writes. Best of many interleaved rounds: the machine may be shared. */
 #include "op/op.h"
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +41,8 @@ static float *buffer(Memory *m, int64_t n, double lo, double hi) {
 }
 
 /* One node of the op over n_seq sequences, all values dense; input i is drawn from [lo[i], hi[i]). */
-static Job job(Memory *m, const char *op, const void *attr, int n_in, const Shape *shape, const double *lo, const double *hi, uint32_t shared,
-               uint32_t add) {
+static Job job(Memory *m, const char *op, const void *attr, int n_in, const Shape *shape, const double *lo,
+               const double *hi, uint32_t shared, uint32_t add) {
     Job j = {.best = 1e30};
     Builder *b = mdr_ir_builder();
     Value in[MDR_MAX_IN];
@@ -56,7 +56,8 @@ static Job job(Memory *m, const char *op, const void *attr, int n_in, const Shap
     j.call = (Call){.node = n, .extent = {1, 1}, .add = add};
     for (int i = 0; i < n->n_in + n->n_out; i++) {
         Shape s = i < n->n_in ? n->in_type[i].shape : n->out[i - n->n_in].shape;
-        Arg a = {.data = i < n->n_in ? buffer(m, mdr_numel(s), lo[i], hi[i]) : buffer(m, mdr_numel(s), 0, 0), .ld = mdr_cols(s), .seq = mdr_numel(s)};
+        Arg a = {.data = i < n->n_in ? buffer(m, mdr_numel(s), lo[i], hi[i]) : buffer(m, mdr_numel(s), 0, 0),
+                 .ld = mdr_cols(s), .seq = mdr_numel(s)};
         if (i < n->n_in) j.call.in[i] = a;
         else j.call.out[i - n->n_in] = a;
     }
@@ -129,11 +130,12 @@ static void scans(Memory *m) {
     for (int i = 0; i < 2; i++)
         for (int k = 0; k < 2; k++) {
             const int32_t l = rows[i], c = 256, s = states[k];
-            const Shape in[8] = {mdr_shape2(l, c), mdr_shape2(l, c), mdr_shape2(c, s), mdr_shape2(l, s), mdr_shape2(l, s), mdr_shape1(c),
-                                 mdr_shape2((l + 15) / 16, c * s), mdr_shape2(l, c)};
+            const Shape in[8] = {mdr_shape2(l, c), mdr_shape2(l, c), mdr_shape2(c, s), mdr_shape2(l, s), mdr_shape2(l, s),
+                                 mdr_shape1(c), mdr_shape2((l + 15) / 16, c * s), mdr_shape2(l, c)};
             static const double lo[8] = {-1, 0.001, -16, -1, -1, 1, -0.1, -1}, hi[8] = {1, 0.1, -1, 1, 1, 1, 0.1, 1};
             for (int grad = 0; grad < 2; grad++) {
-                jobs[n] = job(m, grad ? "selective_scan_grad" : "selective_scan", NULL, grad ? 8 : 6, in, lo, hi, 1u << 2 | 1u << 5, 0);
+                jobs[n] = job(m, grad ? "selective_scan_grad" : "selective_scan", NULL, grad ? 8 : 6, in, lo, hi,
+                              1u << 2 | 1u << 5, 0);
                 jobs[n].work = (double)l * c;
                 snprintf(jobs[n++].name, sizeof jobs[0].name, "N %2d, L %4d, %s", s, l, grad ? "backward" : "forward");
             }
@@ -141,7 +143,8 @@ static void scans(Memory *m) {
     double rate = rounds(m, jobs, n, copy);
     printf("selective_scan, C 256: ns for a token and channel (%.0f GFLOP/s multiply-add)\n", rate * 1e-9);
     for (int i = 0; i < n; i++) {
-        printf("  %-26s %6.2f   copy of the bytes %5.2f\n", jobs[i].name, jobs[i].best / jobs[i].work * 1e9, copy[i] / jobs[i].work * 1e9);
+        printf("  %-26s %6.2f   copy of the bytes %5.2f\n", jobs[i].name, jobs[i].best / jobs[i].work * 1e9,
+               copy[i] / jobs[i].work * 1e9);
         mdr_ir_graph_free(jobs[i].graph);
     }
 }
@@ -157,7 +160,8 @@ static void convs(Memory *m) {
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int k = 0; k < 3; k++) {
             const int32_t l = size[i].rows, attr = k == 1 ? size[i].cols_x : size[i].taps;
-            const Shape x = mdr_shape2(l, size[i].cols_x), y = mdr_shape2(l, size[i].cols), w = mdr_shape2(size[i].taps, size[i].cols);
+            const Shape x = mdr_shape2(l, size[i].cols_x), y = mdr_shape2(l, size[i].cols);
+            const Shape w = mdr_shape2(size[i].taps, size[i].cols);
             const Shape in[3] = {k == 1 ? y : x, k == 2 ? y : w, mdr_shape1(size[i].cols)};
             jobs[n] = job(m, op[k], &attr, k ? 2 : 3, in, lo, hi, k < 2 ? 1u << 1 | 1u << 2 : 0, 0);
             jobs[n].work = mdr_ir_cost(jobs[n].call.node).flops;
@@ -166,8 +170,8 @@ static void convs(Memory *m) {
     double rate = rounds(m, jobs, n, copy);
     printf("conv_short, L 128: GFLOP/s (%.0f by multiply-adds; by copying the bytes: second column)\n", rate * 1e-9);
     for (int i = 0; i < n; i++) {
-        printf("  %-26s %6.1f   %6.1f   %6.1f us\n", jobs[i].name, jobs[i].work / jobs[i].best * 1e-9, jobs[i].work / copy[i] * 1e-9,
-               jobs[i].best * 1e6);
+        printf("  %-26s %6.1f   %6.1f   %6.1f us\n", jobs[i].name, jobs[i].work / jobs[i].best * 1e-9,
+               jobs[i].work / copy[i] * 1e-9, jobs[i].best * 1e6);
         mdr_ir_graph_free(jobs[i].graph);
     }
 }

@@ -3,7 +3,7 @@
  * how busy the workers were; resident memory. link: openblas
  *
  *   build/bench/train [threads [ARCH L]...]      default: 2 threads, the issue's six cases */
-#include "train/train.h"
+#include "report/report.h"
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
@@ -60,37 +60,6 @@ static double library_rate(Pool *pool)
     return r;
 }
 
-static void op_table(const OpProfile *p, int n, double total, int workers)
-{
-    static const char *const phase[] = {"const", "step", "seq", "post"};
-    bool *seen = calloc((size_t)n, 1);
-    printf("  %-22s %-5s %8s %7s %9s %8s\n", "op", "phase", "ms/step", "share", "GFLOP/s", "GB/s");
-    for (;;) {
-        int best = -1;
-        double most = 0, sum[3] = {0};
-        for (int i = 0; i < n; i++) {
-            if (seen[i]) continue;
-            double s = 0;
-            for (int k = i; k < n; k++)
-                if (!seen[k] && !strcmp(p[k].op, p[i].op) && p[k].phase == p[i].phase) s += p[k].seconds;
-            if (s > most) { most = s; best = i; }
-        }
-        if (best < 0) break;
-        for (int k = best; k < n; k++) {
-            if (seen[k] || strcmp(p[k].op, p[best].op) || p[k].phase != p[best].phase) continue;
-            seen[k] = true;
-            Cost c = mdr_ir_cost(p[k].node);
-            double times = p[k].phase == PH_SEQ ? (double)p[k].sequences : (double)p[k].calls;
-            sum[0] += c.flops * times;
-            sum[1] += c.bytes * times;
-        }
-        if (most / total / workers < 0.002) continue;
-        printf("  %-22s %-5s %8.2f %6.1f%% %9.1f %8.1f\n", p[best].op, phase[p[best].phase], most / STEPS * 1e3, 100 * most / total / workers,
-               sum[0] / most / 1e9, sum[1] / most / 1e9);
-    }
-    free(seen);
-}
-
 static Err *one(const char *text, int32_t length, Pool *pool)
 {
     ArchList archs = {0};
@@ -127,7 +96,11 @@ static Err *one(const char *text, int32_t length, Pool *pool)
     getrusage(RUSAGE_SELF, &u);
     printf("; peak resident %.0f MiB\n", (double)u.ru_maxrss / 1024);
     OpProfile *p = calloc((size_t)info.n_instr, sizeof *p);
-    op_table(p, mdr_exec_profile_read(mdr_train_exec(t), p, info.n_instr), total, mdr_pool_size(pool));
+    mdr_exec_profile_read(mdr_train_exec(t), p, info.n_instr);
+    Text table = {0};
+    mdr_report_ops(p, info.n_instr, total, STEPS, mdr_pool_size(pool), NULL, &table);
+    printf("%s", mdr_text_str(&table));
+    mdr_text_free(&table);
     free(p);
     mdr_train_close(t);
     mdr_model_archs_free(&archs);

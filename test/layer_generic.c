@@ -44,13 +44,10 @@ static Graph *build_forward(const Case *c, bool by_scan) {
     return g;
 }
 
-/* The weights r of the scalar are a constant, drawn the same for every form of the layer. */
+/* The weights r of the scalar are an input, drawn the same for every form of the layer. */
 static void add_grad(Builder *b, const Built *f, const CopyMap *map, Small s) {
-    double *r = mdr_alloc((size_t)s.length * (size_t)s.dim * sizeof *r);
-    Rng rng = mdr_rng(SEED, 1);
-    for (int32_t i = 0; i < s.length * s.dim; i++) r[i] = mdr_rng_normal(&rng);
-    Value dy = mdr_ir_const(b, mdr_shape2(s.length, s.dim), r), y = mdr_ir_copied(map, f->forward->output[0]);
-    mdr_free(r);
+    Value y = mdr_ir_copied(map, f->forward->output[0]);
+    Value dy = mdr_ir_input(b, "r", mdr_shape2(s.length, s.dim), DT_REAL, MDR_AXIS_SEQ | MDR_AXIS_MEMBER);
     int32_t node[MOST], n_in = mdr_ir_inputs(f->forward, node, MOST);
     assert_int_equal(n_in, 1);
     Value x[MOST + 1] = {mdr_ir_copied(map, (Value){node[0], 0})}, dx[MOST + 1];
@@ -109,11 +106,13 @@ static double *draw_x(Small s, uint64_t stream) {
     return x;
 }
 
-static Run run(const Built *f, const DeviceDef *device, const double *x, const double *w, const char *title) {
+static Run run(const Built *f, const DeviceDef *device, Small s, const double *x, const double *w, const char *title) {
     Run r = {.n = f->graph->n_output};
-    const double *in[1] = {x};
+    double *weight = draw_x(s, 1);
+    const double *in[2] = {x, weight};
     EvalSpec spec = {.device = device, .n_member = 1, .n_seq = SEQS, .input = in, .param = w};
     ok(mdr_exec_eval(f->graph, &spec, r.out), title);
+    mdr_free(weight);
     return r;
 }
 static void run_free(Run *r) {
@@ -153,12 +152,9 @@ static void same(const Built *fa, const Run *a, const Built *fb, const Run *b, S
 
 /* ---- the laws ---- */
 static double scalar(const Built *f, const double *x, const double *w, Small s, const char *title) {
-    Run r = run(f, &mdr_exec_ref64, x, w, title);
-    Rng rng = mdr_rng(SEED, 1);
-    double *weight = mdr_alloc((size_t)s.length * (size_t)s.dim * sizeof *weight), sum = 0;
-    for (int32_t i = 0; i < s.length * s.dim; i++) weight[i] = mdr_rng_normal(&rng);
-    for (int32_t q = 0; q < SEQS; q++)
-        for (int32_t i = 0; i < s.length * s.dim; i++) sum += r.out[0][q * s.length * s.dim + i] * weight[i];
+    Run r = run(f, &mdr_exec_ref64, s, x, w, title);
+    double *weight = draw_x(s, 1), sum = 0;
+    for (int32_t i = 0; i < SEQS * s.length * s.dim; i++) sum += r.out[0][i] * weight[i];
     mdr_free(weight);
     run_free(&r);
     return sum;
@@ -189,7 +185,7 @@ static void direction(const Case *c, const Built *value, const double *x, const 
 static void check_gradient(const Case *c) {
     Built value = build(c, false, mdr_exec_has, &mdr_exec_ref64, false), full = build(c, false, mdr_exec_has, &mdr_exec_ref64, true);
     double *x = draw_x(c->size, 2), *w = draw_weights(&full);
-    Run r = run(&full, &mdr_exec_ref64, x, w, c->title);
+    Run r = run(&full, &mdr_exec_ref64, c->size, x, w, c->title);
     for (uint64_t k = 0; k < 2; k++) {
         direction(c, &value, x, w, x, (int64_t)SEQS * c->size.length * c->size.dim, r.out[1], 100 + k, "x");
         double *at = w;
@@ -212,10 +208,10 @@ static void check_causal(const Case *c) {
     Built f = build(c, false, mdr_exec_has, &mdr_exec_ref64, false);
     double *x = draw_x(c->size, 2), *w = draw_weights(&f);
     const int32_t dim = c->size.dim, length = c->size.length;
-    Run before = run(&f, &mdr_exec_ref64, x, w, c->title);
+    Run before = run(&f, &mdr_exec_ref64, c->size, x, w, c->title);
     for (int32_t t = 0; t < length; t += 2) {
         for (int32_t k = 0; k < dim; k++) x[t * dim + k] += 0.5 + 0.1 * k;
-        Run after = run(&f, &mdr_exec_ref64, x, w, c->title);
+        Run after = run(&f, &mdr_exec_ref64, c->size, x, w, c->title);
         double moved_behind = 0;
         for (int32_t i = 0; i < SEQS * length; i++) {
             double moved = 0;
@@ -241,7 +237,7 @@ static void check_same(const Case *c, bool by_scan, HasOp *has, const DeviceDef 
     double *x = draw_x(c->size, 2), *wa = draw_weights(&a), *wb = draw_weights(&b);
     char title[224];
     snprintf(title, sizeof title, "%s, %s", c->title, of);
-    Run ra = run(&a, device, x, wa, title), rb = run(&b, &mdr_exec_ref64, x, wb, c->title);
+    Run ra = run(&a, device, c->size, x, wa, title), rb = run(&b, &mdr_exec_ref64, c->size, x, wb, c->title);
     same(&a, &ra, &b, &rb, c->size, tol, title);
     run_free(&ra);
     run_free(&rb);

@@ -42,7 +42,7 @@ static void test_equation(void **state) {
     OpCase k = case_of(z, 0, &attr);
     OpTest t;
     op_open(&t, mdr_op_find("conv_short")->def, &k, 0);
-    OpOut y = op_run(&t, &mdr_op_find("conv_short")->ref64, (OpHow){8, 0, 1, 0, 1, 0, false});
+    OpOut y = op_run(&t, &mdr_op_find("conv_short")->ref64, (OpHow){.real = 8, .n_member = 1, .n_seq = 1});
     for (int r = 0; r < 9; r++)
         for (int c = 0; c < 12; c++) {
             double x1 = r >= 1 ? t.in[0][(r - 1) * 4 + c % 4] : 0, x2 = r >= 2 ? t.in[0][(r - 2) * 4 + c % 4] : 0;
@@ -58,7 +58,7 @@ static void test_gradient(void **state) {
     (void)state;
     const Size z = {21, 6, 4, 4};
     const double eps = 1e-4;
-    const OpHow how = {8, 0, 1, 0, 1, 0, false};
+    const OpHow how = {.real = 8, .n_member = 1, .n_seq = 1};
     OpTest t[3];
     int32_t attr[3];
     for (int i = 0; i < 3; i++) {
@@ -83,7 +83,8 @@ static void test_gradient(void **state) {
             for (size_t k = 0; k < n_y; k++) got += sign * y.v[0][k] * dy[k] / (2 * eps);
             op_free(&y);
         }
-        if (!(fabs(got - want) <= 1e-8 * fabs(want)) || !(fabs(want) > 1e-3)) fail_msg("input %d: gradient %.12g, differences %.12g", i, want, got);
+        if (!(fabs(got - want) <= 1e-8 * fabs(want)) || !(fabs(want) > 1e-3))
+            fail_msg("input %d: gradient %.12g, differences %.12g", i, want, got);
         memcpy(t[0].in[i], x, n * sizeof *x);
         free(x);
         free(v);
@@ -107,7 +108,7 @@ static void test_reach(void **state) {
             for (int64_t c = 0; c < cols; c++) t.in[0][t0 * cols + c] = (double)NAN;
             const Kernel *kernel[3] = {&row->ref32, &row->ref64, mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL};
             for (int i = 0; i < 3 && kernel[i]; i++) {
-                OpOut y = op_run(&t, kernel[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false});
+                OpOut y = op_run(&t, kernel[i], (OpHow){.real = i == 1 ? 8 : 4, .n_member = 1, .n_seq = 1});
                 for (int64_t e = 0; e < y.n[0]; e++) {
                     int64_t late = which ? t0 - e / out_cols : e / out_cols - t0;
                     assert_int_equal(y.v[0][e] != y.v[0][e], late >= 0 && late < z.taps);
@@ -122,7 +123,8 @@ static void test_reach(void **state) {
 static void test_vjp(void **state) {
     (void)state;
     Builder *b = mdr_ir_builder();
-    Value x = mdr_ir_input(b, "x", mdr_shape2(10, 8), DT_REAL, MDR_AXIS_SEQ), dy = mdr_ir_input(b, "dy", mdr_shape2(10, 32), DT_REAL, MDR_AXIS_SEQ);
+    Value x = mdr_ir_input(b, "x", mdr_shape2(10, 8), DT_REAL, MDR_AXIS_SEQ);
+    Value dy = mdr_ir_input(b, "dy", mdr_shape2(10, 32), DT_REAL, MDR_AXIS_SEQ);
     Value w = mdr_ir_param(b, "w", mdr_shape2(3, 32), (Init){.kind = INIT_CONST, .a = 1});
     Value bias = mdr_ir_param(b, "b", mdr_shape1(32), (Init){.kind = INIT_CONST, .a = 1});
     Value y = mdr_op_conv_short(b, x, w, bias), in[3] = {x, w, bias}, dx[3];
@@ -141,7 +143,8 @@ static void test_vjp(void **state) {
 
 int main(void) {
     printf("seed %d\n", OP_SEED);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),    cmocka_unit_test(test_sizes), cmocka_unit_test(test_equation),
-                                       cmocka_unit_test(test_gradient), cmocka_unit_test(test_reach), cmocka_unit_test(test_vjp)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_equation),
+        cmocka_unit_test(test_gradient), cmocka_unit_test(test_reach), cmocka_unit_test(test_vjp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

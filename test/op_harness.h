@@ -1,5 +1,7 @@
-/* Running one op's kernels on random inputs through a hand-filled Call: no graph, no executor. Everything is kept as double
- * (a float converts exactly), so "the same bits" is memcmp. Buffers have exactly the size the contract promises; unused columns
+/* Running one op's kernels on random inputs through a hand-filled Call: no graph, no executor. Everything is kept as
+ * double
+ * (a float converts exactly), so "the same bits" is memcmp. Buffers have exactly the size the contract promises;
+ * unused columns
  * of inputs are NaN and those of outputs are guarded. op_check_case() is the whole kernel contract over one case. */
 #ifndef OP_HARNESS_H
 #define OP_HARNESS_H
@@ -13,19 +15,20 @@
 #include <cmocka.h>
 
 enum { OP_SEQS = 3, OP_MEMBERS = 2, OP_SEED = 20240601 };
-static const double OP_GUARD = 12345.0;                  /* exact in float                                                */
+static const double OP_GUARD = 12345.0;                                                             /* exact in float */
 typedef struct OpTest {
     Node n;
-    int32_t pad;                                         /* every value has ld = cols + pad                                */
-    double *in[MDR_MAX_IN];                              /* [OP_MEMBERS][OP_SEQS or 1][numel], floats                      */
+    int32_t pad;                                                                   /* every value has ld = cols + pad */
+    double *in[MDR_MAX_IN];                                              /* [OP_MEMBERS][OP_SEQS or 1][numel], floats */
 } OpTest;
 typedef struct OpHow {
-    int real;                                            /* 4 or 8                                                        */
+    int real;                                                                                               /* 4 or 8 */
     int32_t member0, n_member, seq0, n_seq;
     uint32_t add;
-    bool pieces;                                         /* one unit a call, last first                                    */
+    bool pieces;                                                                       /* one unit a call, last first */
+    const struct OpOut *start;                            /* what outputs with an add bit hold before; NULL: OP_GUARD */
 } OpHow;
-typedef struct OpOut { double *v[MDR_MAX_OUT]; int64_t n[MDR_MAX_OUT]; } OpOut;   /* [n_member][n_seq or 1][numel]          */
+typedef struct OpOut { double *v[MDR_MAX_OUT]; int64_t n[MDR_MAX_OUT]; } OpOut;      /* [n_member][n_seq or 1][numel] */
 
 static inline bool op_has_seq(const Type *t) { return (t->axes & MDR_AXIS_SEQ) != 0; }
 static inline size_t op_size(int real, DType t) { return t == DT_REAL ? (size_t)real : t == DT_I32 ? 4 : 8; }
@@ -71,7 +74,8 @@ static inline void op_open(OpTest *t, const OpDef *def, const OpCase *c, int32_t
         if (!c->in[i].rank) continue;
         t->in[i] = malloc(n * sizeof(double));
         for (size_t k = 0; k < n; k++)
-            t->in[i][k] = c->in_dtype[i] == DT_I32 ? (double)mdr_rng_below(&r, (uint32_t)(c->hi_int > 0 ? c->hi_int : 1))
+            t->in[i][k] = c->in_dtype[i] == DT_I32 ? (double)mdr_rng_below(&r, (uint32_t)(c->hi_int > 0 ? c->hi_int
+                : 1))
                                                    : (double)(float)(c->lo + (c->hi - c->lo) * mdr_rng_unit(&r));
     }
 }
@@ -83,12 +87,13 @@ static inline void op_free(OpOut *o) {
 }
 
 /* Strides of one value and a buffer of exactly the elements that may be touched. */
-static inline Arg op_arg(const OpTest *t, const Type *y, int real, int32_t n_member, int32_t n_seq, bool seq, bool member) {
+static inline Arg op_arg(const OpTest *t, const Type *y, int real, int32_t n_member, int32_t n_seq, bool seq,
+    bool member) {
     int64_t rows = mdr_rows(y->shape), ld = mdr_cols(y->shape) + t->pad;
     Arg a = {.ld = ld, .seq = seq ? rows * ld : 0};
     int64_t one = (seq ? n_seq : 1) * rows * ld;
     a.member = member ? one : 0;
-    int64_t total = (member ? n_member : 1) * one - t->pad;        /* the last row ends with its last column              */
+    int64_t total = (member ? n_member : 1) * one - t->pad;                 /* the last row ends with its last column */
     a.data = malloc((size_t)total * op_size(real, y->dtype));
     for (int64_t k = 0; k < total; k++) op_put(a.data, (size_t)k, real, y->dtype, OP_GUARD);
     return a;
@@ -101,7 +106,8 @@ static inline Arg op_input(const OpTest *t, int i, const OpHow *h) {
     const Type *y = &t->n.in_type[i];
     bool seq = op_has_seq(y), member = (y->axes & MDR_AXIS_MEMBER) != 0;
     Arg a = op_arg(t, y, h->real, h->n_member, h->n_seq, seq, member);
-    int64_t n = mdr_numel(y->shape), total = (member ? h->n_member : 1) * (seq ? h->n_seq : 1) * mdr_rows(y->shape) * a.ld - t->pad;
+    int64_t n = mdr_numel(y->shape), total = (member ? h->n_member : 1) * (seq ? h->n_seq
+        : 1) * mdr_rows(y->shape) * a.ld - t->pad;
     for (int64_t k = 0; k < total; k++) op_put(a.data, (size_t)k, h->real, y->dtype, (double)NAN);
     for (int32_t m = 0; m < (member ? h->n_member : 1); m++)
         for (int32_t s = 0; s < (seq ? h->n_seq : 1); s++)
@@ -134,7 +140,14 @@ static inline void op_prepare(const OpTest *t, const Kernel *k, Call *c) {
     p.out[0].data = c->prep.data = to;
     k->prep.run(&p, 0, k->prep.units ? k->prep.units(&t->n) : 1);
 }
-/* Outputs in sums with their add bit start from OP_GUARD (so that "added" shows) and have one value for all sequences. */
+static inline void op_start(const OpTest *t, const OpHow *h, const Call *c) {
+    for (int i = 0; i < t->n.n_out && h->start; i++)
+        for (int64_t k = 0; k < h->start->n[i] && ((h->add >> i) & 1u); k++)
+            op_put(c->out[i].data, op_index(&c->out[i], &t->n.out[i], 0, 0, k), h->real, t->n.out[i].dtype,
+                h->start->v[i][k]);
+}
+/* Outputs in sums with their add bit start from OP_GUARD (so that "added" shows) and have one value for all sequences.
+ * */
 static inline OpOut op_run(const OpTest *t, const Kernel *k, OpHow h) {
     OpOut o = {0};
     Call c = {.node = &t->n, .extent = {h.n_member, h.n_seq}, .add = h.add};
@@ -142,10 +155,12 @@ static inline OpOut op_run(const OpTest *t, const Kernel *k, OpHow h) {
     for (int i = 0; i < t->n.n_in; i++)
         if (t->in[i]) c.in[i] = op_input(t, i, &h);
     for (int i = 0; i < t->n.n_out; i++)
-        c.out[i] = op_arg(t, &t->n.out[i], h.real, h.n_member, h.n_seq, !((h.add >> i) & 1u) && op_has_seq(&t->n.out[i]), true);
+        c.out[i] = op_arg(t, &t->n.out[i], h.real, h.n_member, h.n_seq, !((h.add >> i) & 1u)
+            && op_has_seq(&t->n.out[i]), true);
     size_t scratch = k->scratch ? k->scratch(&t->n, c.extent) : 0;
     if (scratch) e = mdr_alloc_big(scratch, &c.scratch);
     if (e) fail_msg("%s", mdr_err_text(e));
+    op_start(t, &h, &c);
     op_prepare(t, k, &c);
     int64_t units = k->units ? k->units(&t->n, c.extent) : 1;
     if (h.pieces) for (int64_t u = units - 1; u >= 0; u--) k->run(&c, u, u + 1);
@@ -158,7 +173,8 @@ static inline OpOut op_run(const OpTest *t, const Kernel *k, OpHow h) {
     return o;
 }
 
-/* The tolerance of every float kernel against the double reference, relative to the largest element: rounding grows like a
+/* The tolerance of every float kernel against the double reference, relative to the largest element: rounding grows
+ * like a
  * random walk with the length of the reduction. */
 static inline double op_tol(int64_t length) { return (double)FLT_EPSILON * (16.0 + 4.0 * sqrt((double)length)); }
 /* Largest |a - b| / largest |b|; NaN if anything is NaN. */
@@ -176,7 +192,8 @@ static inline void op_near(const OpTest *t, const OpOut *a, const OpOut *b, doub
     for (int i = 0; i < t->n.n_out; i++) {
         double err = op_error(a->v[i], b->v[i], b->n[i]);
         if (a->n[i] != b->n[i] || !(err <= tol))
-            fail_msg("%s, %s, pad %d: output %d %s: error %g, tolerance %g", t->n.op->name, t->n.where, t->pad, i, what, err, tol);
+            fail_msg("%s, %s, pad %d: output %d %s: error %g, tolerance %g", t->n.op->name, t->n.where, t->pad, i,
+                what, err, tol);
     }
 }
 static inline void op_same(const OpTest *t, const OpOut *a, const OpOut *b, const char *what) {
@@ -188,7 +205,7 @@ static inline void op_same(const OpTest *t, const OpOut *a, const OpOut *b, cons
 /* One slice of three sequences against three slices of one, without add: bit for bit. */
 static inline void op_check_slices(const OpTest *t, const Kernel *k, int real, const OpOut *all) {
     for (int32_t s = 0; s < OP_SEQS; s++) {
-        OpOut one = op_run(t, k, (OpHow){real, 0, 1, s, 1, 0, false}), part = *all;
+        OpOut one = op_run(t, k, (OpHow){real, 0, 1, s, 1, 0, false, NULL}), part = *all;
         for (int i = 0; i < t->n.n_out; i++) {
             if (!op_has_seq(&t->n.out[i])) continue;
             part.n[i] = one.n[i];
@@ -201,8 +218,8 @@ static inline void op_check_slices(const OpTest *t, const Kernel *k, int real, c
 /* add: guard + sum over the sequences of what is written without it. */
 static inline void op_check_add(const OpTest *t, const Kernel *k, int real, const OpOut *all, double tol) {
     if (!t->n.sums) return;
-    OpOut sum = op_run(t, k, (OpHow){real, 0, 1, 0, OP_SEQS, t->n.sums, false});
-    OpOut pieces = op_run(t, k, (OpHow){real, 0, 1, 0, OP_SEQS, t->n.sums, true}), want = {0};
+    OpOut sum = op_run(t, k, (OpHow){real, 0, 1, 0, OP_SEQS, t->n.sums, false, NULL});
+    OpOut pieces = op_run(t, k, (OpHow){real, 0, 1, 0, OP_SEQS, t->n.sums, true, NULL}), want = {0};
     for (int i = 0; i < t->n.n_out; i++) {
         int64_t n = sum.n[i];
         want.n[i] = n;
@@ -219,24 +236,47 @@ static inline void op_check_add(const OpTest *t, const Kernel *k, int real, cons
     op_free(&pieces);
     op_free(&want);
 }
+/* Stronger than rule 5, kept by kernels with one chain of additions an element: with add, one slice of three sequences
+ * and
+ * three slices of one, in order, give the same bits. Not part of op_check. */
+static inline void op_check_chain(const char *name, const OpCase *c, int32_t pad) {
+    OpTest t;
+    op_open(&t, mdr_op_find(name)->def, c, pad);
+    const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL;
+    if (fast) {
+        OpOut all = op_run(&t, fast, (OpHow){4, 0, 1, 0, OP_SEQS, t.n.sums, false, NULL});
+        OpOut sum = op_run(&t, fast, (OpHow){4, 0, 1, 0, 1, t.n.sums, false, NULL});
+        for (int32_t s = 1; s < OP_SEQS; s++) {
+            OpOut next = op_run(&t, fast, (OpHow){4, 0, 1, s, 1, t.n.sums, false, &sum});
+            op_free(&sum);
+            sum = next;
+        }
+        op_same(&t, &all, &sum, "added in three slices");
+        op_free(&all);
+        op_free(&sum);
+    }
+    op_close(&t);
+}
 static inline void op_check_members(const OpTest *t, const Kernel *k, int real) {
-    OpOut both = op_run(t, k, (OpHow){real, 0, OP_MEMBERS, 0, OP_SEQS, 0, false});
+    OpOut both = op_run(t, k, (OpHow){real, 0, OP_MEMBERS, 0, OP_SEQS, 0, false, NULL});
     for (int32_t m = 0; m < OP_MEMBERS; m++) {
-        OpOut one = op_run(t, k, (OpHow){real, m, 1, 0, OP_SEQS, 0, false}), part = both;
+        OpOut one = op_run(t, k, (OpHow){real, m, 1, 0, OP_SEQS, 0, false, NULL}), part = both;
         for (int i = 0; i < t->n.n_out; i++) { part.n[i] = one.n[i]; part.v[i] = both.v[i] + m * one.n[i]; }
         op_same(t, &one, &part, "of one member alone");
         op_free(&one);
     }
     op_free(&both);
 }
-/* The kernel contract over one opened case: float reference and fast kernel (if there is one) against the double reference,
+/* The kernel contract over one opened case: float reference and fast kernel (if there is one) against the double
+ * reference,
  * slices, pieces, members, add. length: of the reductions. */
 static inline void op_check(const OpTest *t, int64_t length) {
     const OpRow *row = mdr_op_find(t->n.op->name);
     assert_non_null(row);
     const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t->n) : NULL;
     double tol = op_tol(length);
-    OpHow f = {4, 0, 1, 0, OP_SEQS, 0, false}, d = {8, 0, 1, 0, OP_SEQS, 0, false}, p = {4, 0, 1, 0, OP_SEQS, 0, true};
+    OpHow f = {4, 0, 1, 0, OP_SEQS, 0, false, NULL}, d = {8, 0, 1, 0, OP_SEQS, 0, false, NULL}, p = {4, 0, 1, 0,
+        OP_SEQS, 0, true, NULL};
     OpOut r64 = op_run(t, &row->ref64, d), r32 = op_run(t, &row->ref32, f);
     op_near(t, &r32, &r64, tol, "float reference");
     op_check_slices(t, &row->ref32, 4, &r32);

@@ -1,4 +1,5 @@
-/* Cross entropy, its gradient, class counts: the kernel contract; ignored targets; one sure prediction; ties and NaN; the
+/* Cross entropy, its gradient, class counts: the kernel contract; ignored targets; one sure prediction; ties and NaN;
+ * the
  * gradient against differences of the loss. */
 #include "op_harness.h"
 
@@ -30,7 +31,7 @@ static void test_ignored(void **state) {
         op_open(&t, r->def, &r->def->cases[0], 0);
         for (int k = 0; k < 37 * OP_SEQS; k += 2) t.in[1][k] = k % 4 ? -1 : -100;
         op_check(&t, 64);
-        OpOut o = op_run(&t, &r->ref32, (OpHow){4, 0, 1, 0, 1, 0, false});
+        OpOut o = op_run(&t, &r->ref32, (OpHow){4, 0, 1, 0, 1, 0, false, NULL});
         double counted = 0;
         for (int k = 0; k < 37 * 16 && i == 1; k++) assert_true((o.v[0][k] == 0) == ((k / 16) % 2 == 0));
         for (int k = 0; k < 16 && i == 2; k++) counted += o.v[0][k];
@@ -46,29 +47,35 @@ static void set_row(OpTest *t, int row, int cols, const double *x, int target) {
 static void test_ties_and_nan(void **state) {
     (void)state;
     const OpRow *r = mdr_op_find("class_counts");
-    const OpCase c = {.name = "by hand", .n_in = 2, .in = {{2, {4, 19}}, {1, {4}}}, .in_dtype = {DT_REAL, DT_I32}, .lo = 0, .hi = 1, .hi_int = 19};
+    const OpCase c = {.name = "by hand", .n_in = 2, .in = {{2, {4, 19}}, {1, {4}}}, .in_dtype = {DT_REAL, DT_I32},
+        .lo = 0, .hi = 1, .hi_int = 19};
     OpTest t;
     op_open(&t, r->def, &c, 0);
     double x[4][19] = {{0}};
-    x[0][17] = x[0][9] = 2;                              /* first of two in different lanes                                */
-    x[1][8] = x[1][0] = 1;                               /* first of two in one lane                                       */
+    x[0][17] = x[0][9] = 2;                                                        /* first of two in different lanes */
+    x[1][8] = x[1][0] = 1;                                                                /* first of two in one lane */
     for (int k = 0; k < 19; k++) x[2][k] = (double)NAN;
-    x[2][18] = -3;                                       /* the only number                                                */
+    x[2][18] = -3;                                                                                 /* the only number */
     for (int k = 0; k < 19; k++) x[3][k] = -(double)INFINITY;
     const int target[4] = {9, 8, 18, 0}, best[4] = {9, 0, 18, 0};
     for (int k = 0; k < 4; k++) set_row(&t, k, 19, x[k], target[k]);
     const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL, *all[3] = {&r->ref32, &r->ref64, fast};
     for (int i = 0; i < 3; i++) {
         if (!all[i]) continue;
-        OpOut o = op_run(&t, all[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false});
+        OpOut o = op_run(&t, all[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false, NULL});
         double want[3][19] = {{0}};
-        for (int k = 0; k < 4; k++) { want[0][target[k]]++; want[1][best[k]]++; want[2][best[k]] += best[k] == target[k]; }
+        for (int k = 0; k < 4; k++) {
+            want[0][target[k]]++;
+            want[1][best[k]]++;
+            want[2][best[k]] += best[k] == target[k];
+        }
         assert_memory_equal(o.v[0], want, sizeof want);
         op_free(&o);
     }
     op_close(&t);
 }
-/* Logits of 1000: exp overflows unless the largest is taken off first. NaN in: NaN out, not a number that looks like a loss. */
+/* Logits of 1000: exp overflows unless the largest is taken off first. NaN in: NaN out, not a number that looks like a
+ * loss. */
 static void test_extremes(void **state) {
     (void)state;
     const OpRow *r = mdr_op_find("ce");
@@ -87,7 +94,7 @@ static void test_extremes(void **state) {
         const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL, *all[3] = {&r->ref32, &r->ref64, fast};
         for (int i = 0; i < 3; i++) {
             if (!all[i]) continue;
-            OpOut o = op_run(&t, all[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false});
+            OpOut o = op_run(&t, all[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false, NULL});
             if (bad) assert_true(isnan(o.v[0][0]));
             else assert_true(o.v[0][0] == 1000);
             op_free(&o);
@@ -103,7 +110,7 @@ static void test_gradient(void **state) {
     op_open(&g, grad->def, &grad->def->cases[0], 0);
     for (int i = 0; i < 3; i++) memcpy(g.in[i], f.in[i], (size_t)mdr_numel(f.n.in_type[i].shape) * sizeof(double));
     const double h = 1e-5, dloss = g.in[3][0];
-    OpHow how = {8, 0, 1, 0, 1, 0, false};
+    OpHow how = {8, 0, 1, 0, 1, 0, false, NULL};
     OpOut dx = op_run(&g, &grad->ref64, how);
     for (int k = 0; k < 37 * 16; k += 7) {
         double keep = f.in[0][k], l[2];

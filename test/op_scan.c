@@ -37,7 +37,8 @@ static void open_grad(OpTest *g, Size z, int32_t pad) {
     for (int i = 0; i < 6; i++) memcpy(g->in[i], f.in[i], (size_t)numel(&f, i) * sizeof(double));
     int64_t n = mdr_numel(f.n.out[OUT_STATES].shape) * OP_SEQS;
     for (int32_t m = 0; m < OP_MEMBERS; m++) {
-        OpOut o = op_run(&f, &mdr_op_find("selective_scan")->ref64, (OpHow){8, m, 1, 0, OP_SEQS, 0, false});
+        OpOut o = op_run(&f, &mdr_op_find("selective_scan")->ref64,
+                         (OpHow){.real = 8, .member0 = m, .n_member = 1, .n_seq = OP_SEQS});
         for (int64_t i = 0; i < n; i++) g->in[IN_STATES][m * n + i] = (double)(float)o.v[OUT_STATES][i];
         op_free(&o);
     }
@@ -71,7 +72,7 @@ static void test_gradient(void **state) {
     (void)state;
     const Size z = {37, 5, 3};
     const double eps = 1e-5;
-    const OpHow how = {8, 0, 1, 0, 1, 0, false};
+    const OpHow how = {.real = 8, .n_member = 1, .n_seq = 1};
     const Kernel *forward = &mdr_op_find("selective_scan")->ref64;
     OpTest f, g;
     open_mamba(&f, z, false, 0);
@@ -116,7 +117,7 @@ static void test_causal(void **state) {
     const Kernel *kernel[3] = {&row->ref32, &row->ref64, fast};
     for (int k = 0; k < 3; k++)
         for (int32_t t0 = 1; t0 < z.rows && kernel[k]; t0 += 6) {
-            OpHow how = {k == 1 ? 8 : 4, 0, 1, 0, 1, 0, false};
+            OpHow how = {.real = k == 1 ? 8 : 4, .n_member = 1, .n_seq = 1};
             OpOut before = op_run(&t, kernel[k], how);
             for (int i = 0; i < 4; i++) {
                 int64_t cols = mdr_cols(t.n.in_type[timed[i]].shape);
@@ -134,7 +135,7 @@ static void test_causal(void **state) {
 
 /* One sequence, dense; output `absent` has no memory (-1: all are there). Returns the outputs that are there as floats. */
 static void run_without(const OpTest *t, const Kernel *k, int absent, float *out[MDR_MAX_OUT]) {
-    OpHow how = {4, 0, 1, 0, 1, 0, false};
+    OpHow how = {.real = 4, .n_member = 1, .n_seq = 1};
     Call c = {.node = &t->n, .extent = {1, 1}};
     for (int i = 0; i < t->n.n_in; i++) c.in[i] = op_input(t, i, &how);
     for (int i = 0; i < t->n.n_out; i++) {
@@ -187,7 +188,7 @@ static void test_extremes(void **state) {
             for (int64_t m = 0; m < numel(&t, i); m++) t.in[i][m] = 1.0;
         for (int64_t i = 0; i < numel(&t, IN_U); i++) t.in[IN_U][i] = 0.25;
         const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t.n) : &row->ref32;
-        OpHow how = {4, 0, 1, 0, 1, 0, false};
+        OpHow how = {.real = 4, .n_member = 1, .n_seq = 1};
         OpOut want = op_run(&t, &row->ref32, how), got = op_run(&t, fast, how);
         for (int64_t i = 0; i < want.n[OUT_Y]; i++) {
             double a = got.v[OUT_Y][i], b = want.v[OUT_Y][i];
@@ -207,7 +208,8 @@ static bool all_but_scan(const OpDef *op, void *ctx) {
 /* Composed and differentiated the graph verifies: one scan, one scan_grad, gradients of the right shapes. */
 static void test_compose(void **state) {
     (void)state;
-    const Shape shape[6] = {mdr_shape2(20, 12), mdr_shape2(20, 12), mdr_shape2(12, 4), mdr_shape2(20, 4), mdr_shape2(20, 4), mdr_shape1(12)};
+    const Shape shape[6] = {mdr_shape2(20, 12), mdr_shape2(20, 12), mdr_shape2(12, 4),
+                            mdr_shape2(20, 4), mdr_shape2(20, 4), mdr_shape1(12)};
     Builder *b = mdr_ir_builder(), *to = mdr_ir_builder();
     Value x[6], dx[6];
     for (int i = 0; i < 6; i++)
@@ -243,7 +245,7 @@ static void test_compose(void **state) {
 int main(void) {
     printf("seed %d\n", OP_SEED);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_gradient), cmocka_unit_test(test_causal),
-        cmocka_unit_test(test_unread), cmocka_unit_test(test_extremes), cmocka_unit_test(test_compose)};
+        cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_causal), cmocka_unit_test(test_unread), cmocka_unit_test(test_extremes), cmocka_unit_test(test_compose)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,7 +79,7 @@ void mdr_exec_fold_sums(const Plan *p, char *const *lane, int32_t n_lane, char *
 size_t mdr_exec_scratch(const Plan *p, Extent e);       /* bytes: the largest of its instructions                        */
 int32_t mdr_exec_lanes(const Plan *p, int32_t n_seq);
 
-/* scan.c */
+/* loop.c */
 size_t mdr_exec_scan_scratch(const Instr *in, Extent e);
 void mdr_exec_scan(const Instr *in, const Call *c, const Frame *f);
 

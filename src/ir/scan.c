@@ -4,7 +4,7 @@
  * Its derivative is one scan_grad node holding the gradient graph of the body (the same mdr_ir_grad). Inputs: carry0, xs,
  * consts as in scan, saved carries, d(final carries), d(ys) (absent = zero). Outputs: d(carry0), d(xs), d(consts). In the
  * body's gradient a const without the SEQ axis gets a sum_batch, whose accumulator runs over time and sequences alike.
- * The executor runs both; see src/exec/scan.c. */
+ * The executor runs both; see src/exec/loop.c. */
 #include "ir/internal.h"
 #include <string.h>
 

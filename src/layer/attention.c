@@ -10,7 +10,7 @@ typedef struct AttentionParams { int32_t n_heads, window, bias; double base; } A
 #define WINDOW {"window", MDR_INT, offsetof(AttentionParams, window), 32, 1, 1 << 20, NULL, "positions seen before one's own"}
 #define REST                                                                                                             \
     {"bias", MDR_BOOL, offsetof(AttentionParams, bias), 1, 0, 1, NULL, "the four projections have a bias"},               \
-    {"base", MDR_REAL, offsetof(AttentionParams, base), 1e4, 1.0, 1e12, NULL, "longest wavelength of the rotary positions, over 2 pi"}
+    {"base", MDR_REAL, offsetof(AttentionParams, base), 1e4, 2.0, 1e12, NULL, "longest wavelength of the rotary positions, over 2 pi"}
 static const Param one_head[] = {HEADS(1), REST, {0}}, many_heads[] = {HEADS(16), REST, {0}},
                    one_sliding[] = {HEADS(1), WINDOW, REST, {0}}, many_sliding[] = {HEADS(16), WINDOW, REST, {0}};
 

@@ -1,4 +1,5 @@
-/* Vector mathematics for the fast kernels (AVX2 and FMA, eight floats): one text for all of them, so that an exponential has
+/* Vector mathematics for the fast kernels (AVX2 and FMA, eight floats): one text for all of them, so that an
+ * exponential has
  * the same bits wherever it stands. NaN in, NaN out. Include from *.cpu.c only (compiled with -mavx2 -mfma). */
 #ifndef MDR_AVX2_H
 #define MDR_AVX2_H
@@ -31,7 +32,7 @@ static inline float h_sum(__m256 v) {
     a = _mm_add_ps(a, _mm_movehl_ps(a, a));
     return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
 }
-static inline __m256i v_mask(int n) {                  /* first n of eight lanes                                          */
+static inline __m256i v_mask(int n) {                                                       /* first n of eight lanes */
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 /* First n of eight floats (n >= 8: all); the other lanes are 0 and their memory is not touched. */
@@ -74,7 +75,7 @@ static inline __m256 v_tanh(__m256 x) {
 static inline __m256 v_ln(__m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f);
     __m256i bits = _mm256_castps_si256(x);
-    __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f3504f3)), 23);        /* by sqrt(1/2)    */
+    __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f3504f3)), 23);         /* by sqrt(1/2) */
     __m256 m = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(k, 23)));
     __m256 f = _mm256_sub_ps(m, one), s = _mm256_div_ps(f, _mm256_add_ps(m, one)), g = _mm256_mul_ps(s, s);
     __m256 p = v_fma(_mm256_set1_ps(1.0f / 9.0f), g, 1.0f / 7.0f), n = _mm256_cvtepi32_ps(k);
@@ -87,11 +88,12 @@ static inline __m256 v_ln(__m256 x) {
     const __m256 inf = _mm256_set1_ps(__builtin_inff());
     y = _mm256_blendv_ps(y, v_neg(inf), _mm256_cmp_ps(x, _mm256_set1_ps(1.17549435e-38f), _CMP_LT_OQ));
     y = _mm256_blendv_ps(y, _mm256_set1_ps(__builtin_nanf("")), _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
-    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, inf, _CMP_NLT_UQ));                             /* inf and NaN       */
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, inf, _CMP_NLT_UQ));                                 /* inf and NaN */
 }
 /* ln(1 + e^x) = max(x, 0) + 2 atanh(e / (2 + e)), e = e^-|x|: no cancellation anywhere. */
 static inline __m256 v_softplus(__m256 x) {
-    __m256 e = v_exp(v_neg(v_abs(x))), s = _mm256_div_ps(e, _mm256_add_ps(e, _mm256_set1_ps(2.0f))), g = _mm256_mul_ps(s, s);
+    __m256 e = v_exp(v_neg(v_abs(x))), s = _mm256_div_ps(e, _mm256_add_ps(e, _mm256_set1_ps(2.0f))),
+        g = _mm256_mul_ps(s, s);
     __m256 p = v_fma(_mm256_set1_ps(1.0f / 15.0f), g, 1.0f / 13.0f);
     p = v_fma(p, g, 1.0f / 11.0f);
     p = v_fma(p, g, 1.0f / 9.0f);
@@ -118,7 +120,7 @@ static inline void v_sincos(__m256 x, __m256 *sine, __m256 *cosine) {
     c = v_fma(c, g, 1.0f / 24.0f);
     c = v_fma(c, g, -0.5f);
     c = v_fma(c, g, 1.0f);
-    __m256i q = _mm256_castps_si256(t);                                  /* its last two bits are the quadrant              */
+    __m256i q = _mm256_castps_si256(t);                                         /* its last two bits are the quadrant */
     __m256 odd = _mm256_castsi256_ps(_mm256_slli_epi32(q, 31));
     __m256 flip_s = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_and_si256(q, _mm256_set1_epi32(2)), 30));
     __m256 flip_c = _mm256_castsi256_ps(_mm256_slli_epi32(
@@ -131,7 +133,8 @@ static inline __m256 v_cos(__m256 x) { __m256 s, c; v_sincos(x, &s, &c); return 
 /* Below 1 an odd polynomial; above 1 - e^(-x^2) t Q(t), t = 1 / (1 + |x|/2); 1 from 4. Our own Chebyshev fits; 2e-7. */
 static inline __m256 v_erf(__m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f);
-    __m256 a = _mm256_min_ps(_mm256_set1_ps(4.0f), v_abs(x)), g = _mm256_mul_ps(a, a), p = _mm256_set1_ps(7.882497121e-05f);
+    __m256 a = _mm256_min_ps(_mm256_set1_ps(4.0f), v_abs(x)), g = _mm256_mul_ps(a, a),
+        p = _mm256_set1_ps(7.882497121e-05f);
     p = v_fma(p, g, -8.018854996e-04f);
     p = v_fma(p, g, 5.189311943e-03f);
     p = v_fma(p, g, -2.685432880e-02f);

@@ -7,7 +7,8 @@ static inline __m256 f_sub(__m256 x, __m256 y) { return _mm256_sub_ps(x, y); }
 static inline __m256 f_mul(__m256 x, __m256 y) { return _mm256_mul_ps(x, y); }
 static inline __m256 f_div(__m256 x, __m256 y) { return _mm256_div_ps(x, y); }
 
-static inline __attribute__((always_inline)) void map(int64_t n, const float *x, const float *y, bool one, float *z, Fn *f) {
+static inline __attribute__((always_inline)) void map(int64_t n, const float *x, const float *y, bool one, float *z,
+    Fn *f) {
     if (one) {
         const __m256 all = _mm256_set1_ps(*y);
         for (int64_t i = 0; i < n; i += 8) v_store(z + i, n - i, f(v_load(x + i, n - i), all));

@@ -1,7 +1,8 @@
 /* Cross entropy from logits, its gradient, and what accuracies are counted from. Targets below zero are ignored.
  *   ce:       loss = inv_count sum_{t: target >= 0} (logsumexp(x[t]) - x[t, target])          (a double, in sums)
  *   ce_grad:  dx[t] = (softmax(x[t]) - onehot(target)) inv_count dloss, 0 on ignored rows
- *   class_counts: wanted, predicted and hit per class, [3, V]; the prediction is the first largest logit, NaN is never largest.
+ *   class_counts: wanted, predicted and hit per class, [3, V]; the prediction is the first largest logit, NaN is never
+ * largest.
  * The softmax is recomputed for the gradient: one pass over logits that are in cache, instead of a value kept. */
 #include "op/reference.h"
 
@@ -42,10 +43,11 @@ MDR_REF(ce_grad) {
             acc sum = 0;
             for (int64_t k = 1; k < cols; k++) top = x[k] > top ? x[k] : top;
             for (int64_t k = 0; k < cols; k++) {
-                dx[k] = r_exp(x[k] - top);                           /* dx may be x: read for the last time                */
+                dx[k] = r_exp(x[k] - top);                                     /* dx may be x: read for the last time */
                 sum += (acc)dx[k];
             }
-            for (int64_t k = 0; k < cols; k++) dx[k] = (real)(((acc)dx[k] / sum - (k == target[t] ? 1.0 : 0.0)) * scale);
+            for (int64_t k = 0; k < cols; k++) dx[k] = (real)(((acc)dx[k] / sum - (k == target[t] ? 1.0
+                : 0.0)) * scale);
         }
     }
 }
@@ -77,7 +79,8 @@ static Err *check(const Node *n)
     Shape x = n->in_type[0].shape, t = n->in_type[1].shape;
     char p[64], q[64];
     if (x.rank != 2 || t.rank != 1 || t.d[0] != x.d[0] || n->in_type[1].dtype != DT_I32)
-        return mdr_ir_shape_error(n, "logits are %s, targets %s; expected [L, V] and integers [L]", mdr_shape_text(x, p), mdr_shape_text(t, q));
+        return mdr_ir_shape_error(n, "logits are %s, targets %s; expected [L, V] and integers [L]", mdr_shape_text(x,
+            p), mdr_shape_text(t, q));
     for (int i = 2; i < n->n_in; i++)
         if (!mdr_shape_equal(n->in_type[i].shape, mdr_shape1(1)))
             return mdr_ir_shape_error(n, "input %d is %s, expected [1]", i, mdr_shape_text(n->in_type[i].shape, p));
@@ -115,13 +118,16 @@ static Cost cost_counts(const Node *n) { return (Cost){.bytes = 4 * (double)mdr_
 #define TYPES {DT_REAL, DT_I32, DT_REAL, DT_REAL}
 #define AXES {0, 1 + MDR_AXIS_SEQ, 1, 1}
 static const OpCase cases_dx[] = {
-    {.name = "few classes", .n_in = 4, .in = {{2, {37, 16}}, {1, {37}}, {1, {1}}, {1, {1}}}, .in_dtype = TYPES, .in_axes = AXES,
+    {.name = "few classes", .n_in = 4, .in = {{2, {37, 16}}, {1, {37}}, {1, {1}}, {1, {1}}}, .in_dtype = TYPES,
+         .in_axes = AXES,
      .lo = -3, .hi = 3, .hi_int = 16},
     {.name = "odd", .n_in = 4, .in = {{2, {70, 13}}, {1, {70}}, {1, {1}}, {1, {1}}}, .in_dtype = TYPES, .in_axes = AXES,
      .lo = -30, .hi = 30, .hi_int = 13},
-    {.name = "many classes", .n_in = 4, .in = {{2, {5, 515}}, {1, {5}}, {1, {1}}, {1, {1}}}, .in_dtype = TYPES, .lo = -3, .hi = 3, .hi_int = 515},
+    {.name = "many classes", .n_in = 4, .in = {{2, {5, 515}}, {1, {5}}, {1, {1}}, {1, {1}}}, .in_dtype = TYPES,
+         .lo = -3, .hi = 3, .hi_int = 515},
     {0}};
-static const OpDef def_dx = {.name = "ce_grad", .equation = "dx = (softmax(x) - onehot(target)) inv_count dloss", .min_in = 4, .max_in = 4,
+static const OpDef def_dx = {.name = "ce_grad", .equation = "dx = (softmax(x) - onehot(target)) inv_count dloss",
+    .min_in = 4, .max_in = 4,
     .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
@@ -134,18 +140,25 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
 static const OpCase cases_ce[] = {
     {.name = "few classes", .n_in = 3, .in = {{2, {37, 16}}, {1, {37}}, {1, {1}}}, .in_dtype = TYPES, .in_axes = AXES,
      .lo = -3, .hi = 3, .hi_int = 16},
-    {.name = "odd", .n_in = 3, .in = {{2, {70, 13}}, {1, {70}}, {1, {1}}}, .in_dtype = TYPES, .in_axes = AXES, .lo = -30, .hi = 30, .hi_int = 13},
-    {.name = "two classes", .n_in = 3, .in = {{2, {9, 2}}, {1, {9}}, {1, {1}}}, .in_dtype = TYPES, .lo = 0.5, .hi = 1, .hi_int = 2},
-    {.name = "many classes", .n_in = 3, .in = {{2, {5, 515}}, {1, {5}}, {1, {1}}}, .in_dtype = TYPES, .lo = -3, .hi = 3, .hi_int = 515},
+    {.name = "odd", .n_in = 3, .in = {{2, {70, 13}}, {1, {70}}, {1, {1}}}, .in_dtype = TYPES, .in_axes = AXES,
+         .lo = -30, .hi = 30, .hi_int = 13},
+    {.name = "two classes", .n_in = 3, .in = {{2, {9, 2}}, {1, {9}}, {1, {1}}}, .in_dtype = TYPES, .lo = 0.5, .hi = 1,
+         .hi_int = 2},
+    {.name = "many classes", .n_in = 3, .in = {{2, {5, 515}}, {1, {5}}, {1, {1}}}, .in_dtype = TYPES, .lo = -3,
+         .hi = 3, .hi_int = 515},
     {0}};
 static const OpCase cases_counts[] = {
-    {.name = "few classes", .n_in = 2, .in = {{2, {37, 16}}, {1, {37}}}, .in_dtype = TYPES, .lo = -3, .hi = 3, .hi_int = 16},
+    {.name = "few classes", .n_in = 2, .in = {{2, {37, 16}}, {1, {37}}}, .in_dtype = TYPES, .lo = -3, .hi = 3,
+         .hi_int = 16},
     {.name = "odd", .n_in = 2, .in = {{2, {70, 13}}, {1, {70}}}, .in_dtype = TYPES, .lo = -3, .hi = 3, .hi_int = 13},
-    {.name = "three classes", .n_in = 2, .in = {{2, {9, 3}}, {1, {9}}}, .in_dtype = TYPES, .lo = -3, .hi = 3, .hi_int = 3},
+    {.name = "three classes", .n_in = 2, .in = {{2, {9, 3}}, {1, {9}}}, .in_dtype = TYPES, .lo = -3, .hi = 3,
+         .hi_int = 3},
     {0}};
-static const OpDef def_ce = {.name = "ce", .equation = "loss = inv_count sum_t (logsumexp(x[t]) - x[t, target])", .min_in = 3, .max_in = 3,
+static const OpDef def_ce = {.name = "ce", .equation = "loss = inv_count sum_t (logsumexp(x[t]) - x[t, target])",
+    .min_in = 3, .max_in = 3,
     .n_out = 1, .sums = 1, .no_grad = 1u << 2, .shape = shape_ce, .vjp = vjp, .cost = cost_ce, .cases = cases_ce};
-static const OpDef def_counts = {.name = "class_counts", .equation = "wanted, predicted, hit per class", .min_in = 2, .max_in = 2, .n_out = 1,
+static const OpDef def_counts = {.name = "class_counts", .equation = "wanted, predicted, hit per class", .min_in = 2,
+    .max_in = 2, .n_out = 1,
     .sums = 1, .shape = shape_counts, .cost = cost_counts, .cases = cases_counts};
 
 Value mdr_op_ce(Builder *b, Value logits, Value targets, Value inv_count)
@@ -159,5 +172,6 @@ Value mdr_op_class_counts(Builder *b, Value logits, Value targets)
     return mdr_ir_node(b, &def_counts, NULL, 2, in);
 }
 
-const OpRow mdr_op_rows_ce[] = {{&def_ce, MDR_REFS(ce)}, {&def_dx, MDR_REFS(ce_grad)}, {&def_counts, MDR_REFS(class_counts)}, {0}};
+const OpRow mdr_op_rows_ce[] = {{&def_ce, MDR_REFS(ce)}, {&def_dx, MDR_REFS(ce_grad)}, {&def_counts,
+    MDR_REFS(class_counts)}, {0}};
 #endif

@@ -1,4 +1,5 @@
-/* Cross entropy, its gradient and class counts with AVX2. A row's sum of exponentials has a fixed order of lanes; rows are
+/* Cross entropy, its gradient and class counts with AVX2. A row's sum of exponentials has a fixed order of lanes; rows
+ * are
  * added in double, in order, from the accumulator's value. ce and class_counts are one unit: they have one sum. */
 #include "op/avx2.h"
 #include "op/rows.h"
@@ -6,8 +7,9 @@
 
 static const float low = -__builtin_inff();
 
-static inline __m256 load_or_low(const float *p, int64_t n) {         /* missing lanes are never the largest               */
-    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_blendv_ps(_mm256_set1_ps(low), v_load(p, n), _mm256_castsi256_ps(v_mask((int)n)));
+static inline __m256 load_or_low(const float *p, int64_t n) {                  /* missing lanes are never the largest */
+    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_blendv_ps(_mm256_set1_ps(low), v_load(p, n),
+        _mm256_castsi256_ps(v_mask((int)n)));
 }
 /* A NaN among the logits may be lost here, not in the sum of exponentials. */
 static float row_top(const float *x, int64_t n) {
@@ -72,7 +74,8 @@ static void ce_grad(const Call *c, int64_t unit0, int64_t unit1) {
         const double sum = (double)row_exps(row, x.cols, row_top(row, x.cols), to);
         const float wanted = (float)(((double)to[target] / sum - 1.0) * scale);
         const __m256 f = _mm256_set1_ps((float)(scale / sum));
-        for (int64_t i = 0; i < x.cols; i += 8) v_store(to + i, x.cols - i, _mm256_mul_ps(v_load(to + i, x.cols - i), f));
+        for (int64_t i = 0; i < x.cols; i += 8)
+            v_store(to + i, x.cols - i, _mm256_mul_ps(v_load(to + i, x.cols - i), f));
         to[target] = wanted;
     }
 }
@@ -100,8 +103,10 @@ static void class_counts(const Call *c, int64_t unit0, int64_t unit1) {
     const Rows x = rows_of(&c->in[0], c->node->in_type[0].shape);
     for (int32_t s = 0; s < c->extent.n_seq; s++) {
         const int32_t *target = (const int32_t *)c->in[1].data + s * c->in[1].seq;
-        double *wanted = (double *)c->out[0].data + s * c->out[0].seq, *predicted = wanted + c->out[0].ld, *hit = predicted + c->out[0].ld;
-        for (int r = 0; r < 3 && !(c->add & 1u); r++) memset(wanted + r * c->out[0].ld, 0, (size_t)x.cols * sizeof(double));
+        double *wanted = (double *)c->out[0].data + s * c->out[0].seq, *predicted = wanted + c->out[0].ld,
+            *hit = predicted + c->out[0].ld;
+        for (int r = 0; r < 3 && !(c->add & 1u); r++)
+            memset(wanted + r * c->out[0].ld, 0, (size_t)x.cols * sizeof(double));
         for (int64_t t = 0; t < x.rows; t++) {
             if (target[t] < 0) continue;
             const int32_t best = row_best(rows_at(&x, s, t), x.cols);

@@ -103,7 +103,8 @@ static const OpCase cases_dw[] = {
 static const OpDef def_dx = {.name = "conv_short_dx", .equation = "dx[t,k] = sum_{c mod Cx = k} sum_j w[taps-1-j,c] dy[t+j,c]",
     .attr_size = sizeof(DxAttr), .min_in = 2, .max_in = 2, .n_out = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 static const OpDef def_dw = {.name = "conv_short_dw", .equation = "dw[taps-1-j,c] = sum_t dy[t,c] x[t-j,c mod Cx]",
-    .attr_size = sizeof(DwAttr), .min_in = 2, .max_in = 2, .n_out = 1, .sums = 1, .shape = shape_dw, .cost = cost_dw, .cases = cases_dw};
+    .attr_size = sizeof(DwAttr), .min_in = 2, .max_in = 2, .n_out = 1, .sums = 1, .shape = shape_dw,
+    .cost = cost_dw, .cases = cases_dw};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {
     (void)out;

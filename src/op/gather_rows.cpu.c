@@ -1,4 +1,5 @@
-/* gather_rows by tiles of rows; scatter_rows by slabs of columns, so that rows are added in order whoever runs which slab. */
+/* gather_rows by tiles of rows; scatter_rows by slabs of columns, so that rows are added in order whoever runs which
+ * slab. */
 #include "op/avx2.h"
 #include "op/rows.h"
 #include <string.h>
@@ -7,7 +8,8 @@ static void gather(const Call *c, int64_t unit0, int64_t unit1) {
     const Rows table = rows_of(&c->in[0], c->node->in_type[0].shape), y = rows_of(&c->out[0], c->node->out[0].shape);
     const int32_t *ids = c->in[1].data;
     for (Walk w = walk(c->node->out[0].shape, c->extent, unit0, unit1, false); walk_next(&w);)
-        memcpy(rows_at(&y, w.s, w.q), rows_at(&table, w.s, ids[w.s * c->in[1].seq + w.q]), (size_t)y.cols * sizeof(float));
+        memcpy(rows_at(&y, w.s, w.q), rows_at(&table, w.s, ids[w.s * c->in[1].seq + w.q]),
+            (size_t)y.cols * sizeof(float));
 }
 
 static void scatter(const Call *c, int64_t unit0, int64_t unit1) {

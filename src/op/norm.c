@@ -3,7 +3,8 @@
  *             dx = r (g dy - x r^2 mean(g dy x)),  dg = sum_rows dy x r
  *   layernorm (Ba, Kiros and Hinton 2016): xh = (x - mean) r, r = 1/sqrt(var + eps), y = g xh + b
  *             dx = r (g dy - mean(g dy) - xh mean(g dy xh)),  dg = sum_rows dy xh,  db = sum_rows dy
- * The statistics r and mean are outputs, [rows], kept for the gradients. Batch statistics are not here (ir.h says why). */
+ * The statistics r and mean are outputs, [rows], kept for the gradients. Batch statistics are not here (ir.h says
+ * why). */
 #include "op/reference.h"
 
 #define ROWS(i) mdr_rows(IN_SHAPE(i))
@@ -51,7 +52,8 @@ MDR_REF(rmsnorm_dw) {
         real *dg = OUT(real, 0);
         for (int64_t k = 0; k < cols; k++) {
             acc sum = ADDS(0) ? (acc)dg[k] : 0;
-            for (int64_t r = 0; r < rows; r++) sum += (acc)dy[r * LD_IN(2) + k] * (acc)x[r * LD_IN(0) + k] * (acc)rstd[r];
+            for (int64_t r = 0; r < rows; r++)
+                sum += (acc)dy[r * LD_IN(2) + k] * (acc)x[r * LD_IN(0) + k] * (acc)rstd[r];
             dg[k] = (real)sum;
         }
     }
@@ -131,7 +133,7 @@ static Err *check(const Node *n, unsigned vector, unsigned stat, unsigned whole)
     }
     return NULL;
 }
-static Err *shape_norm(Node *n)                          /* both: gain and bias are vectors; the outputs behind y are statistics */
+static Err *shape_norm(Node *n)               /* both: gain and bias are vectors; the outputs behind y are statistics */
 {
     MDR_TRY(check(n, 6, 0, 0));
     n->out[0].shape = n->in_type[0].shape;
@@ -162,8 +164,10 @@ static Err *shape_layer_dw(Node *n)
 #define WEIGHTS {0, 1 + MDR_AXIS_MEMBER, 1 + MDR_AXIS_MEMBER}
 #define GAIN {0, 1 + MDR_AXIS_MEMBER}
 static const OpCase cases_rms_grad[] = {
-    {.name = "odd", .n_in = 4, .in = {{2, {7, 13}}, {1, {13}}, {1, {7}}, {2, {7, 13}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
-    {.name = "two tiles", .n_in = 4, .in = {{2, {70, 40}}, {1, {40}}, {1, {70}}, {2, {70, 40}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
+    {.name = "odd", .n_in = 4, .in = {{2, {7, 13}}, {1, {13}}, {1, {7}}, {2, {7, 13}}}, .in_axes = GAIN, .lo = -1,
+         .hi = 1},
+    {.name = "two tiles", .n_in = 4, .in = {{2, {70, 40}}, {1, {40}}, {1, {70}}, {2, {70, 40}}}, .in_axes = GAIN,
+         .lo = -1, .hi = 1},
     {.name = "heads", .n_in = 4, .in = {{3, {5, 3, 8}}, {1, {8}}, {1, {15}}, {3, {5, 3, 8}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpCase cases_rms_dw[] = {
@@ -171,20 +175,26 @@ static const OpCase cases_rms_dw[] = {
     {.name = "two slabs", .n_in = 3, .in = {{2, {70, 40}}, {1, {70}}, {2, {70, 40}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpCase cases_layer_grad[] = {
-    {.name = "odd", .n_in = 5, .in = {{2, {7, 13}}, {1, {13}}, {1, {7}}, {1, {7}}, {2, {7, 13}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
-    {.name = "two tiles", .n_in = 5, .in = {{2, {70, 40}}, {1, {40}}, {1, {70}}, {1, {70}}, {2, {70, 40}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
+    {.name = "odd", .n_in = 5, .in = {{2, {7, 13}}, {1, {13}}, {1, {7}}, {1, {7}}, {2, {7, 13}}}, .in_axes = GAIN,
+         .lo = -1, .hi = 1},
+    {.name = "two tiles", .n_in = 5, .in = {{2, {70, 40}}, {1, {40}}, {1, {70}}, {1, {70}}, {2, {70, 40}}},
+         .in_axes = GAIN, .lo = -1, .hi = 1},
     {0}};
 static const OpCase cases_layer_dw[] = {
     {.name = "odd", .n_in = 4, .in = {{2, {7, 13}}, {1, {7}}, {1, {7}}, {2, {7, 13}}}, .lo = -1, .hi = 1},
     {.name = "two slabs", .n_in = 4, .in = {{2, {70, 40}}, {1, {70}}, {1, {70}}, {2, {70, 40}}}, .lo = -1, .hi = 1},
     {0}};
-static const OpDef def_rms_grad = {.name = "rmsnorm_grad", .equation = "dx = r (g dy - x r^2 mean(g dy x))", .min_in = 4, .max_in = 4,
+static const OpDef def_rms_grad = {.name = "rmsnorm_grad", .equation = "dx = r (g dy - x r^2 mean(g dy x))",
+    .min_in = 4, .max_in = 4,
     .n_out = 1, .shape = shape_rms_grad, .cases = cases_rms_grad};
-static const OpDef def_rms_dw = {.name = "rmsnorm_dw", .equation = "dg = sum_rows dy x r", .min_in = 3, .max_in = 3, .n_out = 1,
+static const OpDef def_rms_dw = {.name = "rmsnorm_dw", .equation = "dg = sum_rows dy x r", .min_in = 3, .max_in = 3,
+    .n_out = 1,
     .sums = 1, .shape = shape_rms_dw, .cases = cases_rms_dw};
-static const OpDef def_layer_grad = {.name = "layernorm_grad", .equation = "dx = r (g dy - mean(g dy) - xh mean(g dy xh))", .min_in = 5,
+static const OpDef def_layer_grad = {.name = "layernorm_grad",
+    .equation = "dx = r (g dy - mean(g dy) - xh mean(g dy xh))", .min_in = 5,
     .max_in = 5, .n_out = 1, .shape = shape_layer_grad, .cases = cases_layer_grad};
-static const OpDef def_layer_dw = {.name = "layernorm_dw", .equation = "dg = sum_rows dy xh", .min_in = 4, .max_in = 4, .n_out = 1,
+static const OpDef def_layer_dw = {.name = "layernorm_dw", .equation = "dg = sum_rows dy xh", .min_in = 4, .max_in = 4,
+    .n_out = 1,
     .sums = 1, .shape = shape_layer_dw, .cases = cases_layer_dw};
 
 static void vjp_rms(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
@@ -206,9 +216,15 @@ static void vjp_layer(Builder *b, const Node *n, const Value *in, const Value *o
     din[2] = mdr_ir_sum_rows(b, dout[0]);
 }
 
-static Value mean_cols(Builder *b, Value x, Shape s) { return mdr_op_unary(b, UN_SCALE, 1.0 / (double)mdr_cols(s), mdr_ir_sum_cols(b, x)); }
+static Value mean_cols(Builder *b, Value x, Shape s)
+{
+    return mdr_op_unary(b, UN_SCALE, 1.0 / (double)mdr_cols(s), mdr_ir_sum_cols(b, x));
+}
 /* [rows..] repeated along new columns, in x's shape */
-static Value along_cols(Builder *b, Value v, Shape s) { return mdr_ir_reshape(b, mdr_ir_expand(b, v, (int32_t)mdr_cols(s), true), s); }
+static Value along_cols(Builder *b, Value v, Shape s)
+{
+    return mdr_ir_reshape(b, mdr_ir_expand(b, v, (int32_t)mdr_cols(s), true), s);
+}
 static Value rstd_of(Builder *b, Value x, Shape s, double eps)
 {
     Value mean = mean_cols(b, mdr_op_unary(b, UN_SQUARE, 0, x), s);
@@ -234,19 +250,26 @@ static void compose_layer(Builder *b, const Node *n, const Value *in, Value *out
 static const NormAttr small = {1e-5}, large = {0.5};
 static const OpCase cases_rms[] = {
     {.name = "odd", .attr = &small, .n_in = 2, .in = {{2, {7, 13}}, {1, {13}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
-    {.name = "two tiles", .attr = &large, .n_in = 2, .in = {{2, {70, 40}}, {1, {40}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
+    {.name = "two tiles", .attr = &large, .n_in = 2, .in = {{2, {70, 40}}, {1, {40}}}, .in_axes = GAIN, .lo = -1,
+         .hi = 1},
     {.name = "heads", .attr = &small, .n_in = 2, .in = {{3, {5, 3, 8}}, {1, {8}}}, .in_axes = GAIN, .lo = -1, .hi = 1},
     {.name = "one row", .attr = &small, .n_in = 2, .in = {{1, {17}}, {1, {17}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpCase cases_layer[] = {
-    {.name = "odd", .attr = &small, .n_in = 3, .in = {{2, {7, 13}}, {1, {13}}, {1, {13}}}, .in_axes = WEIGHTS, .lo = -1, .hi = 1},
-    {.name = "two tiles", .attr = &large, .n_in = 3, .in = {{2, {70, 40}}, {1, {40}}, {1, {40}}}, .in_axes = WEIGHTS, .lo = -1, .hi = 1},
+    {.name = "odd", .attr = &small, .n_in = 3, .in = {{2, {7, 13}}, {1, {13}}, {1, {13}}}, .in_axes = WEIGHTS,
+         .lo = -1, .hi = 1},
+    {.name = "two tiles", .attr = &large, .n_in = 3, .in = {{2, {70, 40}}, {1, {40}}, {1, {40}}}, .in_axes = WEIGHTS,
+         .lo = -1, .hi = 1},
     {.name = "far from zero", .attr = &small, .n_in = 3, .in = {{2, {6, 24}}, {1, {24}}, {1, {24}}}, .lo = 3, .hi = 5},
     {0}};
-static const OpDef def_rms = {.name = "rmsnorm", .equation = "y = g x / sqrt(mean(x^2) + eps)", .attr_size = sizeof(NormAttr), .min_in = 2,
-    .max_in = 2, .n_out = 2, .aux = 1u << 1, .shape = shape_norm, .vjp = vjp_rms, .compose = compose_rms, .cases = cases_rms};
-static const OpDef def_layer = {.name = "layernorm", .equation = "y = g (x - mean) / sqrt(var + eps) + b", .attr_size = sizeof(NormAttr),
-    .min_in = 3, .max_in = 3, .n_out = 3, .aux = 3u << 1, .shape = shape_norm, .vjp = vjp_layer, .compose = compose_layer, .cases = cases_layer};
+static const OpDef def_rms = {.name = "rmsnorm", .equation = "y = g x / sqrt(mean(x^2) + eps)",
+    .attr_size = sizeof(NormAttr), .min_in = 2,
+    .max_in = 2, .n_out = 2, .aux = 1u << 1, .shape = shape_norm, .vjp = vjp_rms, .compose = compose_rms,
+        .cases = cases_rms};
+static const OpDef def_layer = {.name = "layernorm", .equation = "y = g (x - mean) / sqrt(var + eps) + b",
+    .attr_size = sizeof(NormAttr),
+    .min_in = 3, .max_in = 3, .n_out = 3, .aux = 3u << 1, .shape = shape_norm, .vjp = vjp_layer,
+        .compose = compose_layer, .cases = cases_layer};
 
 Value mdr_op_rmsnorm(Builder *b, Value x, Value gain, double eps)
 {

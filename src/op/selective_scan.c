@@ -68,7 +68,8 @@ MDR_REF(selective_scan_grad) {
                         da[n] += dh[n] * before * (acc)dt;
                     }
                     dd += dyt * ut;
-                    if (HAS_OUT(OUT_DU)) OUT(real, OUT_DU)[t * LD_OUT(OUT_DU) + k] = (real)(dyt * (acc)d[k] + d_inject * (acc)dt);
+                    if (HAS_OUT(OUT_DU))
+                        OUT(real, OUT_DU)[t * LD_OUT(OUT_DU) + k] = (real)(dyt * (acc)d[k] + d_inject * (acc)dt);
                     if (HAS_OUT(OUT_DDELTA))
                         OUT(real, OUT_DDELTA)[t * LD_OUT(OUT_DDELTA) + k] = (real)(d_exponent + d_inject * ut);
                 }
@@ -97,7 +98,8 @@ static size_t scratch_grad(const Node *n, Extent e) {
 static Err *shape_scan(Node *n) {
     Shape u = n->in_type[IN_U].shape, a = n->in_type[IN_A].shape;
     if (u.rank != 2 || a.rank != 2) return mdr_ir_shape_error(n, "u and a must have two dimensions");
-    const Shape want[6] = {u, u, mdr_shape2(u.d[1], a.d[1]), mdr_shape2(u.d[0], a.d[1]), mdr_shape2(u.d[0], a.d[1]), mdr_shape1(u.d[1])};
+    const Shape per_token = mdr_shape2(u.d[0], a.d[1]);
+    const Shape want[6] = {u, u, mdr_shape2(u.d[1], a.d[1]), per_token, per_token, mdr_shape1(u.d[1])};
     char p[64], q[64];
     for (int i = 0; i < 6; i++)
         if (!mdr_shape_equal(n->in_type[i].shape, want[i]))
@@ -140,7 +142,8 @@ static const OpCase cases_grad[] = {
     {.name = "odd sizes", .n_in = 8, .in = SHAPES_GRAD(19, 11, 7), .in_axes = PARAMETERS, .lo = -0.8, .hi = 0.8},
     {0}};
 
-static const OpDef def_grad = {.name = "selective_scan_grad", .equation = "gradient of selective_scan, recomputed by chunks of 16",
+static const OpDef def_grad = {.name = "selective_scan_grad",
+    .equation = "gradient of selective_scan, recomputed by chunks of 16",
     .min_in = 8, .max_in = 8, .n_out = 6, .shape = shape_grad, .cost = cost_grad, .cases = cases_grad};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {
@@ -191,7 +194,8 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out) {
 }
 
 static const OpDef def = {.name = "selective_scan", .equation = "h[t] = exp(delta a) h[t-1] + delta B u; y = C . h + d u",
-    .min_in = 6, .max_in = 6, .n_out = 2, .aux = 1u << 1, .shape = shape_scan, .vjp = vjp, .compose = compose, .cost = cost_scan, .cases = cases};
+    .min_in = 6, .max_in = 6, .n_out = 2, .aux = 1u << OUT_STATES, .shape = shape_scan,
+    .vjp = vjp, .compose = compose, .cost = cost_scan, .cases = cases};
 
 Value mdr_op_selective_scan(Builder *b, Value u, Value delta, Value a, Value bm, Value cm, Value d) {
     Value in[6] = {u, delta, a, bm, cm, d};
@@ -200,6 +204,7 @@ Value mdr_op_selective_scan(Builder *b, Value u, Value delta, Value a, Value bm,
 
 const OpRow mdr_op_rows_selective_scan[] = {
     {&def, {.run = selective_scan_f32, .scratch = scratch}, {.run = selective_scan_f64, .scratch = scratch}},
-    {&def_grad, {.run = selective_scan_grad_f32, .scratch = scratch_grad}, {.run = selective_scan_grad_f64, .scratch = scratch_grad}},
+    {&def_grad, {.run = selective_scan_grad_f32, .scratch = scratch_grad},
+     {.run = selective_scan_grad_f64, .scratch = scratch_grad}},
     {0}};
 #endif

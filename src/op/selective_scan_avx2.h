@@ -35,13 +35,13 @@ INLINE void v_exp2_four(__m256 x[4]) {
     FOUR(TERM_0); FOUR(SCALE);
 }
 
-/* decay[t][4][8] of a group of states (1, 2 or 4) from x[t][8] = delta log2(e) and a[i * ld_a]; len a multiple of four, x of
- * SCAN_CHUNK rows. */
-INLINE void decays(const float *x, const float *a, int64_t ld_a, const int group, int len, float *decay) {
+/* decay[t][4][8] of a group of states (1, 2 or 4) from x[t][8] = delta log2(e) and a[i][8]. It takes tokens by
+ * 4 / group: len may be passed by three rows, so x has SCAN_CHUNK rows of some numbers. */
+INLINE void decays(const float *x, const float *a, const int group, int len, float *decay) {
     for (int t0 = 0; t0 < len; t0 += 4 / group) {
         __m256 v[4];
 #define EXPONENT(i)                                                                                                    \
-        v[i] = _mm256_mul_ps(_mm256_load_ps(x + (t0 + i / group) * 8), _mm256_load_ps(a + i % group * ld_a));
+        v[i] = _mm256_mul_ps(_mm256_load_ps(x + (t0 + i / group) * 8), _mm256_load_ps(a + i % group * 8));
         FOUR(EXPONENT);
         v_exp2_four(v);
 #define KEEP(i) _mm256_store_ps(decay + ((t0 + i / group) * 4 + i % group) * 8, v[i]);
@@ -60,11 +60,14 @@ static inline Strip strip(const Arg *a, int64_t s, int32_t t0, int32_t col) {
     return a->data ? (Strip){(float *)a->data + s * a->seq + t0 * a->ld + col, a->ld} : (Strip){NULL, 0};
 }
 
-/* [cols, n_state] to [n_state][width], channels beside each other, zeros behind. */
-static inline void states_to_lanes(float *to, int64_t width, const float *from, int64_t ld, int32_t cols, int32_t n_state) {
-    for (int32_t n = 0; n < n_state; n++) {
-        for (int32_t k = 0; k < cols; k++) to[n * width + k] = from[k * ld + n];
-        for (int64_t k = cols; k < width; k++) to[n * width + k] = 0.0f;
-    }
+/* Values of [cols, n_state] by blocks of eight channels, [block][n_state][8], zeros behind the last channel; and back. */
+static inline void to_lanes(float *to, const float *from, int64_t ld, int32_t cols, int32_t n_state) {
+    for (int32_t k = 0; k < (cols + 7) / 8 * 8; k++)
+        for (int32_t n = 0; n < n_state; n++)
+            to[((int64_t)k / 8 * n_state + n) * 8 + k % 8] = k < cols ? from[k * ld + n] : 0.0f;
+}
+static inline void from_lanes(float *to, int64_t ld, const float *from, int32_t cols, int32_t n_state) {
+    for (int32_t k = 0; k < cols; k++)
+        for (int32_t n = 0; n < n_state; n++) to[k * ld + n] = from[((int64_t)k / 8 * n_state + n) * 8 + k % 8];
 }
 #endif

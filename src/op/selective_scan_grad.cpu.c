@@ -9,7 +9,7 @@ enum { BLOCK = SCAN_CHUNK * 8 };                   /* floats of a chunk of eight
 /* Working memory; width = channels rounded up to 8, padded = states rounded up to 4. */
 typedef struct Work {
     int64_t width, padded;
-    float *a, *dh, *da;                            /* [N][width]                                                          */
+    float *a, *dh, *da;                            /* [width / 8][N][8]                                                   */
     float *dd;                                     /* [width]                                                             */
     float *db, *dc;                                /* [SCAN_CHUNK][padded][8]                                             */
     float *h, *decay;                              /* [SCAN_CHUNK + 1][4][8], [SCAN_CHUNK][4][8]                          */
@@ -20,12 +20,12 @@ typedef struct Work {
 /* Of a sequence and a chunk: row 0 of B and C, and the tokens. */
 typedef struct Shared { Strip bm, cm; int len; } Shared;
 
-INLINE void recompute(const Work *w, const Shared *z, const int group, int n0, int32_t col) {
+INLINE void recompute(const Work *w, const Shared *z, const int group, int n0, int64_t at) {
     const float *bm = z->bm.p + n0, *e = w->decay, *du = w->du, *from = w->state + n0 * 8;
     float *to = w->h;
     const int64_t ld_b = z->bm.ld;
     const int len = z->len;
-    decays(w->x, w->a + n0 * w->width + col, w->width, group, len, w->decay);
+    decays(w->x, w->a + at, group, len, w->decay);
     __m256 h[4];
 #define LOAD(i) h[i] = _mm256_load_ps(from + i * 8); _mm256_store_ps(to + i * 8, h[i]);
     EACH_STATE(LOAD);
@@ -39,20 +39,23 @@ INLINE void recompute(const Work *w, const Shared *z, const int group, int n0, i
     }
 }
 
-INLINE void back(const Work *w, const Shared *z, const int group, int n0, int32_t col) {
-    const int64_t ld_b = z->bm.ld, ld_c = z->cm.ld, ld_d = w->padded * 8, width = w->width, last = z->len - 1;
-    const float *bm = z->bm.p + last * ld_b + n0, *cm = z->cm.p + last * ld_c + n0, *h = w->h + last * 32, *e = w->decay + last * 32;
-    const float *from_a = w->a + n0 * width + col, *from_delta = w->delta, *from_du = w->du, *from_dy = w->dy;
-    float *db = w->db + last * ld_d + n0 * 8, *dc = w->dc + last * ld_d + n0 * 8, *to_inject = w->inject, *to_exponent = w->exponent;
-    float *to_dh = w->dh + n0 * width + col, *to_da = w->da + n0 * width + col;
+INLINE void back(const Work *w, const Shared *z, const int group, int n0, int64_t at) {
+    const int64_t ld_b = z->bm.ld, ld_c = z->cm.ld, ld_d = w->padded * 8, last = z->len - 1;
+    const float *bm = z->bm.p + last * ld_b + n0, *cm = z->cm.p + last * ld_c + n0;
+    const float *h = w->h + last * 32, *e = w->decay + last * 32;
+    const float *from_a = w->a + at, *from_delta = w->delta, *from_du = w->du, *from_dy = w->dy;
+    float *db = w->db + last * ld_d + n0 * 8, *dc = w->dc + last * ld_d + n0 * 8;
+    float *to_inject = w->inject, *to_exponent = w->exponent;
+    float *to_dh = w->dh + at, *to_da = w->da + at;
     __m256 dh[4], da[4], a[4];
 #define LOAD_BACK(i)                                                                                                   \
-    a[i] = _mm256_load_ps(from_a + i * width);                                                                         \
-    dh[i] = _mm256_load_ps(to_dh + i * width);                                                                         \
-    da[i] = _mm256_load_ps(to_da + i * width);
+    a[i] = _mm256_load_ps(from_a + i * 8);                                                                         \
+    dh[i] = _mm256_load_ps(to_dh + i * 8);                                                                         \
+    da[i] = _mm256_load_ps(to_da + i * 8);
     EACH_STATE(LOAD_BACK);
     for (int64_t t = last; t >= 0; t--, bm -= ld_b, cm -= ld_c, h -= 32, e -= 32, db -= ld_d, dc -= ld_d) {
-        __m256 delta = _mm256_load_ps(from_delta + t * 8), dy = _mm256_load_ps(from_dy + t * 8), du = _mm256_load_ps(from_du + t * 8), gh;
+        __m256 delta = _mm256_load_ps(from_delta + t * 8), dy = _mm256_load_ps(from_dy + t * 8);
+        __m256 du = _mm256_load_ps(from_du + t * 8), gh;
         __m256 inject = n0 ? _mm256_load_ps(to_inject + t * 8) : _mm256_setzero_ps();
         __m256 exponent = n0 ? _mm256_load_ps(to_exponent + t * 8) : _mm256_setzero_ps();
 #define STEP_BACK(i)                                                                                                   \
@@ -69,14 +72,14 @@ INLINE void back(const Work *w, const Shared *z, const int group, int n0, int32_
         _mm256_store_ps(to_exponent + t * 8, exponent);
     }
 #define STORE_BACK(i)                                                                                                  \
-    _mm256_store_ps(to_dh + i * width, dh[i]);                                                                         \
-    _mm256_store_ps(to_da + i * width, da[i]);
+    _mm256_store_ps(to_dh + i * 8, dh[i]);                                                                         \
+    _mm256_store_ps(to_da + i * 8, da[i]);
     EACH_STATE(STORE_BACK);
 }
 #define GROUP(size)                                                                                                    \
-    static __attribute__((noinline)) void group_##size(const Work *w, const Shared *z, int n0, int32_t col) {          \
-        recompute(w, z, size, n0, col);                                                                                \
-        back(w, z, size, n0, col);                                                                                     \
+    static __attribute__((noinline)) void group_##size(const Work *w, const Shared *z, int n0, int64_t at) {          \
+        recompute(w, z, size, n0, at);                                                                                \
+        back(w, z, size, n0, at);                                                                                     \
     }
 GROUP(4)
 GROUP(2)
@@ -117,21 +120,27 @@ static void finish_block(const Call *c, const Work *w, int64_t s, int32_t t0, in
 static void run_block(const Call *c, const Work *w, const Shared *z, int64_t s, int32_t t0, int32_t col) {
     const int32_t cols = c->node->in_type[IN_U].shape.d[1], n_state = c->node->in_type[IN_A].shape.d[1];
     const int n = cols - col;
-    const Strip u = strip(&c->in[IN_U], s, t0, col), delta = strip(&c->in[IN_DELTA], s, t0, col), dy = strip(&c->in[IN_DY], s, t0, col);
+    const Strip u = strip(&c->in[IN_U], s, t0, col), delta = strip(&c->in[IN_DELTA], s, t0, col);
+    const Strip dy = strip(&c->in[IN_DY], s, t0, col);
     const Strip state = strip(&c->in[IN_STATES], s, t0 / SCAN_CHUNK, col);
     const __m256 log2e = _mm256_set1_ps(1.44269504f);
     for (int t = 0; t < z->len; t++) {
         __m256 step = get(delta.p + t * delta.ld, n);
         _mm256_store_ps(w->delta + t * 8, step);
+        /* the rows of the chunk before: strides of a page, which no prefetcher follows (at the start: harmless) */
+        _mm_prefetch((const char *)(u.p + (t - SCAN_CHUNK) * u.ld), _MM_HINT_T0);
+        _mm_prefetch((const char *)(delta.p + (t - SCAN_CHUNK) * delta.ld), _MM_HINT_T0);
+        _mm_prefetch((const char *)(dy.p + (t - SCAN_CHUNK) * dy.ld), _MM_HINT_T0);
         _mm256_store_ps(w->x + t * 8, _mm256_mul_ps(step, log2e));
         _mm256_store_ps(w->du + t * 8, _mm256_mul_ps(step, get(u.p + t * u.ld, n)));
         _mm256_store_ps(w->dy + t * 8, get(dy.p + t * dy.ld, n));
     }
     for (int32_t i = 0; i < n_state; i++) _mm256_store_ps(w->state + i * 8, get(state.p + (int64_t)i * cols, n));
+    const int64_t at = (int64_t)col * n_state;
     int i = 0;
-    for (; i + 4 <= n_state; i += 4) group_4(w, z, i, col);
-    if (i + 2 <= n_state) { group_2(w, z, i, col); i += 2; }
-    if (i < n_state) group_1(w, z, i, col);
+    for (; i + 4 <= n_state; i += 4) group_4(w, z, i, at + i * 8);
+    if (i + 2 <= n_state) { group_2(w, z, i, at + i * 8); i += 2; }
+    if (i < n_state) group_1(w, z, i, at + i * 8);
     finish_block(c, w, s, t0, z->len, col, n);
 }
 
@@ -169,7 +178,7 @@ static void run(const Call *c, int64_t unit0, int64_t unit1) {
     lay_out(c->node, c->scratch, &w);
     memset(w.x, 0, sizeof(float) * BLOCK);
     for (int64_t s = unit0; s < unit1; s++) {
-        states_to_lanes(w.a, w.width, strip(&c->in[IN_A], s, 0, 0).p, c->in[IN_A].ld, cols, n_state);
+        to_lanes(w.a, strip(&c->in[IN_A], s, 0, 0).p, c->in[IN_A].ld, cols, n_state);
         memset(w.dh, 0, sizeof(float) * (size_t)(w.width * n_state));
         memset(w.da, 0, sizeof(float) * (size_t)(w.width * n_state));
         memset(w.dd, 0, sizeof(float) * (size_t)w.width);
@@ -183,8 +192,7 @@ static void run(const Call *c, int64_t unit0, int64_t unit1) {
             sum_lanes(&w, w.dc, &c->out[OUT_DC], s, t0, len, n_state);
         }
         Strip da = strip(&c->out[OUT_DA], s, 0, 0), dd = strip(&c->out[OUT_DD], s, 0, 0);
-        for (int32_t k = 0; da.p && k < cols; k++)
-            for (int32_t n = 0; n < n_state; n++) da.p[k * da.ld + n] = w.da[n * w.width + k];
+        if (da.p) from_lanes(da.p, da.ld, w.da, cols, n_state);
         if (dd.p) memcpy(dd.p, w.dd, sizeof(float) * (size_t)cols);
     }
 }

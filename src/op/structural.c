@@ -1,6 +1,9 @@
-/* Reference kernels of the structural ops (declared in ir.h; shape rules and derivatives in src/ir/structural.c): sums over
- * rows, columns and the batch, broadcasting addition, and copies. Not here: param, input, const (storage) and scan (exec).
- * split, rows and reshape are aliases wherever the executor can make them so; these are the copies for where it cannot. */
+/* Reference kernels of the structural ops (declared in ir.h; shape rules and derivatives in src/ir/structural.c): sums
+ * over
+ * rows, columns and the batch, broadcasting addition, and copies. Not here: param, input, const (storage) and scan
+ * (exec).
+ * split, rows and reshape are aliases wherever the executor can make them so; these are the copies for where it
+ * cannot. */
 #include "op/reference.h"
 
 /* Losses (DT_SUM) are double on every device, so the sums read and write by type. */
@@ -31,7 +34,8 @@ MDR_REF(add) {
                 for (int i = 0; i < c->node->n_in; i++) {
                     const Type *t = &c->node->in_type[i];
                     bool one = mdr_numel(t->shape) == 1;
-                    sum += load(&c->in[i], t->dtype, row_at(&c->in[i], m, s, one ? 0 : r % mdr_rows(t->shape)) + (one ? 0 : k));
+                    sum += load(&c->in[i], t->dtype, row_at(&c->in[i], m, s, one ? 0 : r % mdr_rows(t->shape)) + (one
+                        ? 0 : k));
                 }
                 store(&c->out[0], c->node->out[0].dtype, row_at(&c->out[0], m, s, r) + k, sum);
             }
@@ -91,7 +95,8 @@ MDR_REF(expand) {
         for (int64_t r = 0; r < rows; r++) {
             int64_t from = row_at(&c->in[0], m, s, r);
             if (!a->trailing) {
-                for (int64_t i = 0; i < a->n; i++) copy(&c->out[0], row_at(&c->out[0], m, s, i * rows + r), &c->in[0], from, cols, size);
+                for (int64_t i = 0; i < a->n; i++)
+                    copy(&c->out[0], row_at(&c->out[0], m, s, i * rows + r), &c->in[0], from, cols, size);
                 continue;
             }
             for (int64_t k = 0; k < cols; k++)
@@ -134,12 +139,14 @@ MDR_REF(rows) {
     const RowsAttr *a = c->node->attr;
     const size_t size = size_of(c->node->in_type[0].dtype);
     const bool flat = IN_SHAPE(0).rank == 1;
-    const int64_t each = flat ? 1 : mdr_rows(IN_SHAPE(0)) / IN_SHAPE(0).d[0], cols = flat ? a->count : mdr_cols(IN_SHAPE(0));
+    const int64_t each = flat ? 1 : mdr_rows(IN_SHAPE(0)) / IN_SHAPE(0).d[0], cols = flat ? a->count
+        : mdr_cols(IN_SHAPE(0));
     const int64_t count = flat ? 1 : a->count * each;
     FOR_SEQUENCES(c) {
         for (int64_t r = 0; r < count; r++)
             copy(&c->out[0], row_at(&c->out[0], m, s, r), &c->in[0],
-                 flat ? row_at(&c->in[0], m, s, 0) + a->start : row_at(&c->in[0], m, s, a->start * each + r), cols, size);
+                 flat ? row_at(&c->in[0], m, s, 0) + a->start : row_at(&c->in[0], m, s, a->start * each + r), cols,
+                     size);
     }
 }
 
@@ -154,7 +161,9 @@ MDR_REF(pad_rows) {
             int64_t to = row_at(&c->out[0], m, s, r);
             bool inside = r >= start && r < start + in_rows;
             if (!inside || flat) memset((char *)c->out[0].data + (size_t)to * size, 0, (size_t)cols * size);
-            if (inside) copy(&c->out[0], to + (flat ? a->start : 0), &c->in[0], row_at(&c->in[0], m, s, r - start), mdr_cols(IN_SHAPE(0)), size);
+            if (inside)
+                copy(&c->out[0], to + (flat ? a->start : 0), &c->in[0], row_at(&c->in[0], m, s, r - start),
+                    mdr_cols(IN_SHAPE(0)), size);
         }
     }
 }
@@ -163,7 +172,7 @@ MDR_REF(reshape) {
     const size_t size = size_of(c->node->in_type[0].dtype);
     const int64_t in_cols = mdr_cols(IN_SHAPE(0)), cols = mdr_cols(OUT_SHAPE(0)), n = mdr_numel(OUT_SHAPE(0));
     FOR_SEQUENCES(c) {
-        for (int64_t i = 0, run; i < n; i += run) {                  /* as far as both rows reach                          */
+        for (int64_t i = 0, run; i < n; i += run) {                                      /* as far as both rows reach */
             int64_t left_in = in_cols - i % in_cols, left = cols - i % cols;
             run = left < left_in ? left : left_in;
             copy(&c->out[0], row_at(&c->out[0], m, s, i / cols) + i % cols, &c->in[0],

@@ -1,5 +1,7 @@
-/* add, sum_rows, sum_cols, sum_batch with AVX2, for reals; copies by tiles of rows. Sums over rows and over the batch run one
- * chain a column, from the accumulator's value on, in the order of sequences: a slice of three gives the bits of three of one. */
+/* add, sum_rows, sum_cols, sum_batch with AVX2, for reals; copies by tiles of rows. Sums over rows and over the batch
+ * run one
+ * chain a column, from the accumulator's value on, in the order of sequences: a slice of three gives the bits of three
+ * of one. */
 #include "op/avx2.h"
 #include "op/rows.h"
 #include <string.h>
@@ -7,12 +9,14 @@
 /* in[] may be the same storage as y: each eight are read before they are written. step 0: one element for all. */
 static void add_span(int n_in, int64_t n, const float *const *x, const int64_t *step, float *y) {
     if (n_in == 2 && step[1]) {
-        for (int64_t i = 0; i < n; i += 8) v_store(y + i, n - i, _mm256_add_ps(v_load(x[0] + i, n - i), v_load(x[1] + i, n - i)));
+        for (int64_t i = 0; i < n; i += 8)
+            v_store(y + i, n - i, _mm256_add_ps(v_load(x[0] + i, n - i), v_load(x[1] + i, n - i)));
         return;
     }
     for (int64_t i = 0; i < n; i += 8) {
         __m256 sum = v_load(x[0] + i, n - i);
-        for (int k = 1; k < n_in; k++) sum = _mm256_add_ps(sum, step[k] ? v_load(x[k] + i, n - i) : _mm256_set1_ps(*x[k]));
+        for (int k = 1; k < n_in; k++) sum = _mm256_add_ps(sum, step[k] ? v_load(x[k] + i, n - i)
+            : _mm256_set1_ps(*x[k]));
         v_store(y + i, n - i, sum);
     }
 }
@@ -35,7 +39,8 @@ static void add(const Call *c, int64_t unit0, int64_t unit1) {
     }
 }
 
-static inline __attribute__((always_inline)) void rows_slab(const Rows *x, int32_t s, bool adds, float *to, int64_t col, int n_vec,
+static inline __attribute__((always_inline)) void rows_slab(const Rows *x, int32_t s, bool adds, float *to,
+    int64_t col, int n_vec,
                                                            int64_t width) {
     __m256 sum[COL_SLAB / 8];
     for (int j = 0; j < n_vec; j++) sum[j] = adds ? v_load(to + 8 * j, width - 8 * j) : _mm256_setzero_ps();

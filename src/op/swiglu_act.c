@@ -23,7 +23,7 @@ MDR_REF(swiglu_act_grad) {
             const real *gate = IN(real, 0) + r * LD_IN(0), *up = gate + cols, *dy = IN(real, 1) + r * LD_IN(1);
             real *dx = OUT(real, 0) + r * LD_OUT(0);
             for (int64_t k = 0; k < cols; k++) {
-                real g = gate[k], u = up[k], d = dy[k], sg = r_sigmoid(g);   /* read first: dx may be x                     */
+                real g = gate[k], u = up[k], d = dy[k], sg = r_sigmoid(g);                 /* read first: dx may be x */
                 dx[k] = d * u * sg * ((real)1 + g * ((real)1 - sg));
                 dx[cols + k] = d * g * sg;
             }
@@ -36,7 +36,8 @@ static Err *shape_y(Node *n)
 {
     Shape s = n->in_type[0].shape;
     char p[64];
-    if (mdr_cols(s) % 2 != 0) return mdr_ir_shape_error(n, "x is %s, expected an even number of columns", mdr_shape_text(s, p));
+    if (mdr_cols(s) % 2 != 0)
+        return mdr_ir_shape_error(n, "x is %s, expected an even number of columns", mdr_shape_text(s, p));
     s.d[s.rank - 1] /= 2;
     n->out[0].shape = s;
     return NULL;
@@ -66,7 +67,8 @@ static const OpCase cases_dx[] = {
     {.name = "odd", .n_in = 2, .in = {{2, {7, 26}}, {2, {7, 13}}}, .lo = -4, .hi = 4},
     {.name = "two tiles", .n_in = 2, .in = {{2, {70, 48}}, {2, {70, 24}}}, .lo = -4, .hi = 4},
     {0}};
-static const OpDef def_dx = {.name = "swiglu_act_grad", .equation = "dgate = dy up silu'(gate), dup = dy silu(gate)", .min_in = 2,
+static const OpDef def_dx = {.name = "swiglu_act_grad", .equation = "dgate = dy up silu'(gate), dup = dy silu(gate)",
+    .min_in = 2,
     .max_in = 2, .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)

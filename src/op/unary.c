@@ -1,4 +1,5 @@
-/* unary: y = f(x), element by element, for a table of functions f; unary_grad: dx = dy f'(x), computed from x or from y,
+/* unary: y = f(x), element by element, for a table of functions f; unary_grad: dx = dy f'(x), computed from x or from
+ * y,
  * whichever is cheaper (the other input is absent, so that it need not be kept). First order only.
  * GELU: Hendrycks and Gimpel 2016 (both forms); SiLU: Elfwing et al. 2018. */
 #include "op/reference.h"
@@ -24,7 +25,11 @@ static real f_gelu_tanh(real x, real a)
     (void)a;
     return x * r_sigmoid((real)1.5957691216057308 * (x + (real)0.044715 * x * x * x));
 }
-static real f_gelu_erf(real x, real a) { (void)a; return (real)0.5 * x * ((real)1 + r_erf(x * (real)0.70710678118654752)); }
+static real f_gelu_erf(real x, real a)
+{
+    (void)a;
+    return (real)0.5 * x * ((real)1 + r_erf(x * (real)0.70710678118654752));
+}
 
 /* v is x or y as the table below says */
 static real d_neg(real v, real a) { (void)v; (void)a; return (real)-1; }
@@ -56,7 +61,8 @@ static real d_gelu_tanh_x(real x, real a)
 static real d_gelu_erf_x(real x, real a)
 {
     (void)a;
-    return (real)0.5 * ((real)1 + r_erf(x * (real)0.70710678118654752)) + x * (real)0.39894228040143268 * r_exp((real)-0.5 * x * x);
+    real density = (real)0.39894228040143268 * r_exp((real)-0.5 * x * x);
+    return (real)0.5 * ((real)1 + r_erf(x * (real)0.70710678118654752)) + x * density;
 }
 
 /* The table. exps: transcendental functions an element, forward and gradient; from: what f' is computed of. */
@@ -124,7 +130,8 @@ static Err *check_kind(const Node *n)
 static Err *shape_y(Node *n)
 {
     MDR_TRY(check_kind(n));
-    if (n->in_type[0].dtype != DT_REAL) return mdr_ir_shape_error(n, "%s of integers or sums", table[((const UnaryAttr *)n->attr)->kind].name);
+    if (n->in_type[0].dtype != DT_REAL)
+        return mdr_ir_shape_error(n, "%s of integers or sums", table[((const UnaryAttr *)n->attr)->kind].name);
     n->out[0].shape = n->in_type[0].shape;
     return NULL;
 }
@@ -136,9 +143,11 @@ static Err *shape_dx(Node *n)
     char p[64], q[64];
     for (int i = 0; i < 2; i++) {
         bool need = row->from == (i == 0 ? FROM_X : FROM_Y);
-        if (need && n->in[i].node < 0) return mdr_ir_shape_error(n, "the gradient of %s needs %s", row->name, i == 0 ? "x" : "y");
+        if (need && n->in[i].node < 0)
+            return mdr_ir_shape_error(n, "the gradient of %s needs %s", row->name, i == 0 ? "x" : "y");
         if (n->in[i].node >= 0 && !mdr_shape_equal(n->in_type[i].shape, dy))
-            return mdr_ir_shape_error(n, "%s is %s, dy is %s", i == 0 ? "x" : "y", mdr_shape_text(n->in_type[i].shape, p), mdr_shape_text(dy, q));
+            return mdr_ir_shape_error(n, "%s is %s, dy is %s", i == 0 ? "x" : "y", mdr_shape_text(n->in_type[i].shape,
+                p), mdr_shape_text(dy, q));
     }
     n->out[0].shape = dy;
     return NULL;
@@ -162,12 +171,16 @@ static const OpCase cases_dx[] = {
     GRAD_CASE(UN_SIN, "sin", -20, 20), GRAD_CASE(UN_COS, "cos", -20, 20), GRAD_CASE(UN_SIGMOID, "sigmoid", 0, 1),
     GRAD_CASE(UN_TANH, "tanh", -1, 1), GRAD_CASE(UN_RELU, "relu", -2, 2), GRAD_CASE(UN_SQRT, "sqrt", 0.3, 3),
     GRAD_CASE(UN_RECIP, "recip", 0.3, 3), GRAD_CASE(UN_SOFTPLUS, "softplus", -5, 5), GRAD_CASE(UN_SILU, "silu", -5, 5),
-    GRAD_CASE(UN_GELU_TANH, "gelu_tanh", -4, 4), GRAD_CASE(UN_GELU_ERF, "gelu_erf", -4, 4), GRAD_CASE(UN_SQUARE, "square", -2, 2),
+    GRAD_CASE(UN_GELU_TANH, "gelu_tanh", -4, 4), GRAD_CASE(UN_GELU_ERF, "gelu_erf", -4, 4), GRAD_CASE(UN_SQUARE,
+        "square", -2, 2),
     GRAD_CASE(UN_SCALE, "scale", -2, 2), GRAD_CASE(UN_SHIFT, "shift", -2, 2),
-    {.name = "silu, x only", .attr = &(const UnaryAttr){.kind = UN_SILU}, .n_in = 3, .in = {{2, {70, 24}}, {0, {0}}, {2, {70, 24}}}, .lo = -4, .hi = 4},
-    {.name = "exp, y only", .attr = &(const UnaryAttr){.kind = UN_EXP}, .n_in = 3, .in = {{0, {0}}, {1, {37}}, {1, {37}}}, .lo = 0.1, .hi = 4},
+    {.name = "silu, x only", .attr = &(const UnaryAttr){.kind = UN_SILU}, .n_in = 3, .in = {{2, {70, 24}}, {0, {0}},
+         {2, {70, 24}}}, .lo = -4, .hi = 4},
+    {.name = "exp, y only", .attr = &(const UnaryAttr){.kind = UN_EXP}, .n_in = 3, .in = {{0, {0}}, {1, {37}}, {1,
+         {37}}}, .lo = 0.1, .hi = 4},
     {0}};
-static const OpDef def_dx = {.name = "unary_grad", .equation = "dx = dy f'(x)", .attr_size = sizeof(UnaryAttr), .min_in = 3,
+static const OpDef def_dx = {.name = "unary_grad", .equation = "dx = dy f'(x)", .attr_size = sizeof(UnaryAttr),
+    .min_in = 3,
     .max_in = 3, .n_out = 1, .optional = 3, .inplace = 7, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
@@ -175,24 +188,32 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
     const UnaryAttr *a = n->attr;
     const From from = table[a->kind].from;
     if (a->kind == UN_SHIFT) { din[0] = dout[0]; return; }
-    if (from == FROM_NONE) { din[0] = mdr_op_unary(b, (UnaryKind)a->kind, a->a, dout[0]); return; }   /* linear: its own derivative */
+    /* linear: its own derivative */
+    if (from == FROM_NONE) { din[0] = mdr_op_unary(b, (UnaryKind)a->kind, a->a, dout[0]); return; }
     Value v[3] = {from == FROM_X ? in[0] : MDR_ABSENT, from == FROM_Y ? out[0] : MDR_ABSENT, dout[0]};
     din[0] = mdr_ir_node(b, &def_dx, a, 3, v);
 }
 
-#define CASE(k, name_, lo_, hi_) {.name = name_, .attr = &(const UnaryAttr){.kind = k, .a = -0.75}, .n_in = 1, .in = {{2, {5, 13}}}, \
+#define CASE(k, name_, lo_, hi_) {.name = name_, .attr = &(const UnaryAttr){.kind = k, .a = -0.75}, .n_in = 1, \
+    .in = {{2, {5, 13}}}, \
     .lo = lo_, .hi = hi_}
 static const OpCase cases[] = {
     CASE(UN_NEG, "neg", -2, 2), CASE(UN_EXP, "exp", -3, 3), CASE(UN_LOG, "log", 0.2, 3), CASE(UN_SIN, "sin", -20, 20),
-    CASE(UN_COS, "cos", -20, 20), CASE(UN_SIGMOID, "sigmoid", -5, 5), CASE(UN_TANH, "tanh", -3, 3), CASE(UN_RELU, "relu", -2, 2),
-    CASE(UN_SQRT, "sqrt", 0.3, 3), CASE(UN_RECIP, "recip", 0.3, 3), CASE(UN_SOFTPLUS, "softplus", -5, 5), CASE(UN_SILU, "silu", -5, 5),
+    CASE(UN_COS, "cos", -20, 20), CASE(UN_SIGMOID, "sigmoid", -5, 5), CASE(UN_TANH, "tanh", -3, 3), CASE(UN_RELU,
+        "relu", -2, 2),
+    CASE(UN_SQRT, "sqrt", 0.3, 3), CASE(UN_RECIP, "recip", 0.3, 3), CASE(UN_SOFTPLUS, "softplus", -5, 5), CASE(UN_SILU,
+        "silu", -5, 5),
     CASE(UN_GELU_TANH, "gelu_tanh", -4, 4), CASE(UN_GELU_ERF, "gelu_erf", -4, 4), CASE(UN_SQUARE, "square", -2, 2),
     CASE(UN_SCALE, "scale", -2, 2), CASE(UN_SHIFT, "shift", -2, 2),
-    {.name = "many tiles", .attr = &(const UnaryAttr){.kind = UN_SILU}, .n_in = 1, .in = {{3, {35, 2, 24}}}, .lo = -4, .hi = 4},
-    {.name = "a vector", .attr = &(const UnaryAttr){.kind = UN_EXP}, .n_in = 1, .in = {{1, {37}}}, .in_axes = {1 + MDR_AXIS_MEMBER}, .lo = -1, .hi = 1},
-    {.name = "one element", .attr = &(const UnaryAttr){.kind = UN_SIGMOID}, .n_in = 1, .in = {{1, {1}}}, .lo = -1, .hi = 1},
+    {.name = "many tiles", .attr = &(const UnaryAttr){.kind = UN_SILU}, .n_in = 1, .in = {{3, {35, 2, 24}}}, .lo = -4,
+         .hi = 4},
+    {.name = "a vector", .attr = &(const UnaryAttr){.kind = UN_EXP}, .n_in = 1, .in = {{1, {37}}},
+         .in_axes = {1 + MDR_AXIS_MEMBER}, .lo = -1, .hi = 1},
+    {.name = "one element", .attr = &(const UnaryAttr){.kind = UN_SIGMOID}, .n_in = 1, .in = {{1, {1}}}, .lo = -1,
+         .hi = 1},
     {0}};
-static const OpDef def = {.name = "unary", .equation = "y = f(x)", .attr_size = sizeof(UnaryAttr), .min_in = 1, .max_in = 1,
+static const OpDef def = {.name = "unary", .equation = "y = f(x)", .attr_size = sizeof(UnaryAttr), .min_in = 1,
+    .max_in = 1,
     .n_out = 1, .inplace = 1, .shape = shape_y, .vjp = vjp, .cost = cost_y, .cases = cases};
 
 Value mdr_op_unary(Builder *b, UnaryKind kind, double a, Value x)

@@ -1,0 +1,267 @@
+/* madras list: primitives, tasks, protocols, ops: parameters, defaults, bounds, one line each; ops --measure times them. */
+#include "cli/internal.h"
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const OptionDef options[] = {
+    {"show", OPT_TEXT, "NAME", "protocols: print that protocol's file", 0, 0, false},
+    {"measure", OPT_FLAG, NULL, "ops: time each inside real training steps", 0, 0, false},
+    {0}};
+
+static void range(const Param *p, Text *t)
+{
+    char lo[32], hi[32];
+    if (p->type == MDR_WORD) mdr_text_printf(t, "%s", p->words);
+    else if (p->type == MDR_BOOL) mdr_text_printf(t, "true|false");
+    else mdr_text_printf(t, "%s .. %s", mdr_text_real(p->lo, lo), mdr_text_real(p->hi, hi));
+}
+
+static void default_text(const Param *one, Text *t)
+{
+    Param table[2] = {*one, {0}};
+    double box[64] = {0};
+    table[0].offset = 0;
+    mdr_params_default(table, box);
+    mdr_params_text(&table[0], box, t);
+}
+
+static void params_text(const Param *p, Text *t)
+{
+    for (; p->name; p++) {
+        Text def = {0}, bounds = {0};
+        default_text(p, &def);
+        range(p, &bounds);
+        mdr_text_printf(t, "    %-20s = %-10s %-18s %s\n", p->name, mdr_text_str(&def), mdr_text_str(&bounds), p->help);
+        mdr_text_free(&def);
+        mdr_text_free(&bounds);
+    }
+}
+static json_t *params_json(const Param *p)
+{
+    json_t *list = json_array();
+    for (; p->name; p++) {
+        Text def = {0}, bounds = {0};
+        json_t *o = json_object();
+        default_text(p, &def);
+        range(p, &bounds);
+        json_object_set_new(o, "name", json_string(p->name));
+        json_object_set_new(o, "default", json_string(mdr_text_str(&def)));
+        json_object_set_new(o, "range", json_string(mdr_text_str(&bounds)));
+        json_object_set_new(o, "help", json_string(p->help));
+        json_array_append_new(list, o);
+        mdr_text_free(&def);
+        mdr_text_free(&bounds);
+    }
+    return list;
+}
+
+/* One row of any listing. */
+static void row(Text *t, json_t *rows, const char *name, const char *help, const Param *params)
+{
+    if (!rows) {
+        mdr_text_printf(t, "%s\n    %s\n", name, help);
+        if (params) params_text(params, t);
+        return;
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "name", json_string(name));
+    json_object_set_new(o, "help", json_string(help));
+    if (params) json_object_set_new(o, "params", params_json(params));
+    json_array_append_new(rows, o);
+}
+
+static void primitives(Text *t, json_t *rows)
+{
+    for (int i = 0; mdr_layer_at(i); i++) row(t, rows, mdr_layer_at(i)->name, mdr_layer_at(i)->help, mdr_layer_at(i)->params);
+}
+static void tasks(Text *t, json_t *rows)
+{
+    for (int i = 0; mdr_task_at(i); i++) row(t, rows, mdr_task_at(i)->name, mdr_task_at(i)->help, mdr_task_at(i)->params);
+}
+static void ops(Text *t, json_t *rows)
+{
+    for (int i = 0; mdr_op_at(i); i++) {
+        const OpDef *d = mdr_op_at(i)->def;
+        Node n = {.op = d};
+        if (!rows) mdr_text_printf(t, "%-20s %-6s %-8s %s\n", d->name, mdr_op_fast(&n) ? "fast" : "plain", d->compose ? "composed" : "", d->equation);
+        else row(t, rows, d->name, d->equation, NULL);
+    }
+}
+static void protocols(Text *t, json_t *rows)
+{
+    for (int i = 0; mdr_study_protocol_at(i); i++) {
+        SettleSpec s = {.protocol = mdr_study_protocol_at(i)->name};
+        Protocol *p = NULL;
+        Err *e = mdr_study_settle(&s, &p);
+        char help[400];
+        if (e) snprintf(help, sizeof help, "%s", mdr_err_text(e));
+        else snprintf(help, sizeof help, "%s (%d settings, %d trials an architecture)", p->help, p->n_setting,
+                      p->n_setting * p->n_lr * p->n_decay * p->n_seed);
+        row(t, rows, mdr_study_protocol_at(i)->name, help, NULL);
+        mdr_err_free(e);
+        mdr_study_protocol_free(p);
+    }
+}
+
+/* ---- ops --measure: three architectures in training, each op beside what the machine allows ---- */
+enum { MEASURED_STEPS = 3 };
+
+static double memory_rate(void)
+{
+    size_t n = (size_t)64 << 20;
+    char *a = mdr_alloc(n), *b = mdr_alloc(n);
+    double best = 0;
+    for (int i = 0; i < 4; i++) {
+        double t = mdr_clock();
+        memcpy(i & 1 ? a : b, i & 1 ? b : a, n);
+        t = 2.0 * (double)n / (mdr_clock() - t);
+        if (t > best) best = t;
+    }
+    mdr_free(a);
+    mdr_free(b);
+    return best;
+}
+
+/* One worker's limits: the best this run's own kernels reach on a product that fits the cache and on exponentials. */
+static Err *limits(Limits *l)
+{
+    static const struct { int32_t rows, cols; bool product; } probe[2] = {{384, 128, true}, {256, 64, false}};
+    l->bytes = memory_rate();
+    for (int i = 0; i < 2; i++) {
+        Builder *b = mdr_ir_builder();
+        Value x = mdr_ir_input(b, "x", mdr_shape2(probe[i].rows, probe[i].cols), DT_REAL, MDR_AXIS_SEQ), y = x;
+        Value w = mdr_ir_param(b, "w", mdr_shape2(128, 128), (Init){0});
+        for (int k = 0; k < 16; k++) y = probe[i].product ? mdr_op_matmul(b, y, w, MDR_ABSENT) : mdr_op_unary(b, UN_EXP, 0, y);
+        Value s = mdr_ir_sum_rows(b, y);
+        mdr_ir_output(b, mdr_ir_sum_batch(b, 1, &s));
+        Graph *g = NULL;
+        Plan *p = NULL;
+        Pool *pool = NULL;
+        Exec *e = NULL;
+        Population *pop = NULL;
+        float *data = mdr_alloc((size_t)(probe[i].rows * probe[i].cols) * sizeof *data);
+        StepInput in = {data, 0};
+        PlanSpec ps = {.device = &mdr_exec_cpu, .batch = 1, .first_grad = -1};
+        Err *err = mdr_ir_finish(b, &g);
+        if (!err) err = mdr_exec_plan(g, &ps, &p);
+        if (!err) err = mdr_pool_open(1, &pool);
+        if (!err) err = mdr_exec_open(p, pool, 1, &e);
+        if (!err) err = mdr_exec_population_new(p, 1, &pop);
+        double best = 1e30;
+        for (int k = 0; !err && k < 60; k++) {
+            double t = mdr_clock();
+            err = mdr_exec_step(e, pop, &in, 1, false);
+            t = mdr_clock() - t;
+            if (t < best) best = t;
+        }
+        double work = 16.0 * probe[i].rows * probe[i].cols;
+        if (probe[i].product) l->flops = work * 2 * 128 / best;
+        else l->exps = work / best;
+        mdr_exec_population_free(pop);
+        mdr_exec_close(e);
+        mdr_pool_close(pool);
+        mdr_exec_plan_free(p);
+        mdr_ir_graph_free(g);
+        mdr_free(data);
+        MDR_TRY(err);
+    }
+    return NULL;
+}
+
+static Err *measure_arch(const char *text, Pool *pool, const Limits *l, Text *out)
+{
+    ArchList archs = {0};
+    TrialSpec s = {.task = mdr_task_find("in-context-recall"), .seed = 1};
+    const TrialSpec *spec = &s;
+    Trainer *t = NULL;
+    Err *e = mdr_model_parse(text, 0, NULL, &archs);
+    if (e) return e;
+    s.arch = archs.arch[0];
+    mdr_task_defaults(s.task, &s.setting);
+    mdr_params_default(mdr_model_params, &s.model);
+    mdr_params_default(mdr_train_params, &s.train);
+    s.model.backbone = BACKBONE_LM;
+    e = mdr_train_open(&spec, 1, pool, &t);
+    if (!e) e = mdr_train_step(t);
+    double begin = mdr_clock();
+    if (!e) mdr_exec_profile(mdr_train_exec(t), true);
+    for (int i = 0; !e && i < MEASURED_STEPS; i++) e = mdr_train_step(t);
+    if (!e) {
+        double seconds = mdr_clock() - begin;
+        int32_t n = mdr_exec_info(mdr_train_plan(t)).n_instr;
+        OpProfile *p = mdr_alloc((size_t)n * sizeof *p);
+        mdr_exec_profile_read(mdr_train_exec(t), p, n);
+        mdr_text_printf(out, "\n%s, in-context-recall L %d, batch %d: %.1f ms a step\n", text, s.setting.seq_len, s.train.batch_size, seconds / MEASURED_STEPS * 1e3);
+        mdr_report_ops(p, n, seconds, MEASURED_STEPS, mdr_pool_size(pool), l, out);
+        mdr_free(p);
+    }
+    mdr_train_close(t);
+    mdr_model_archs_free(&archs);
+    return e;
+}
+
+static Err *measure(const Args *a, Text *out)
+{
+    static const char *const arch[] = {"(mh-attention swiglu)*2", "(hyena swiglu)*2", "(mamba swiglu)*2"};
+    Pool *pool = NULL;
+    Limits l;
+    Err *e = limits(&l);
+    if (!e) e = mdr_cli_pool(a, &pool);
+    if (!e) mdr_text_printf(out, "one worker (%s): products %.1f GFLOP/s, memory %.1f GB/s, exponentials %.2f G/s\n", mdr_cpu_class(), l.flops / 1e9,
+                            l.bytes / 1e9, l.exps / 1e9);
+    for (int i = 0; !e && i < MDR_COUNT(arch); i++) e = measure_arch(arch[i], pool, &l, out);
+    mdr_pool_close(pool);
+    return e;
+}
+
+static Err *show_protocol(const char *name, Text *out)
+{
+    const char *names[64];
+    int n = 0;
+    for (; mdr_study_protocol_at(n) && n < 63; n++) {
+        names[n] = mdr_study_protocol_at(n)->name;
+        if (strcmp(names[n], name) == 0) { mdr_text_printf(out, "%s", mdr_study_protocol_at(n)->text); return NULL; }
+    }
+    names[n] = NULL;
+    const char *near = mdr_text_nearest(name, names);
+    return near ? MDR_ERR_USER("there is no protocol \"%s\"; did you mean %s?", name, near) : MDR_ERR_USER("there is no protocol \"%s\"; see madras list protocols", name);
+}
+
+static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {
+    {"primitives", primitives}, {"tasks", tasks}, {"protocols", protocols}, {"ops", ops}};
+
+static Err *run(const Args *a)
+{
+    const OptionValue *show = mdr_cli_option(a, "show");
+    bool json = mdr_cli_option(a, "json")->given, measured = mdr_cli_option(a, "measure")->given;
+    int k = 0;
+    if (a->n_word != 1) return MDR_ERR_USER("list wants one of primitives, tasks, protocols, ops");
+    while (k < MDR_COUNT(kinds) && strcmp(kinds[k].name, a->word[0]) != 0) k++;
+    if (k == MDR_COUNT(kinds)) return MDR_ERR_USER("cannot list \"%s\"; one of primitives, tasks, protocols, ops", a->word[0]);
+    if (show->given && kinds[k].list != protocols) return MDR_ERR_USER("--show goes with list protocols");
+    if (measured && kinds[k].list != ops) return MDR_ERR_USER("--measure goes with list ops");
+    if (json && (show->given || measured)) return MDR_ERR_USER("--json does not go with --show or --measure");
+    Text t = {0};
+    Err *e = NULL;
+    if (show->given) e = show_protocol(show->text, &t);
+    else if (measured) e = measure(a, &t);
+    else if (json) {
+        json_t *o = json_object(), *rows = json_array();
+        json_object_set_new(o, "schema", json_string("madras.list/1"));
+        json_object_set_new(o, "madras", json_string(MDR_VERSION));
+        kinds[k].list(NULL, rows);
+        json_object_set_new(o, "rows", rows);
+        char *s = json_dumps(o, JSON_INDENT(1));
+        mdr_text_printf(&t, "%s\n", s ? s : "{}");
+        free(s);
+        json_decref(o);
+    } else kinds[k].list(&t, NULL);
+    if (!e) e = mdr_cli_print(mdr_text_str(&t));
+    mdr_text_free(&t);
+    return e;
+}
+
+const CommandDef mdr_commands_list[] = {
+    {"list", "primitives|tasks|protocols|ops", "what there is: parameters, defaults, bounds", NULL, options, run},
+    {0}};

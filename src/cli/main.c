@@ -1,0 +1,84 @@
+/* madras: finds the command, parses its options, runs it, and turns an error into one sentence and an exit code. */
+#include "cli/internal.h"
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void out_of_memory(size_t bytes)
+{
+    fprintf(stderr, "madras: out of memory (asked for %zu bytes)\n", bytes);
+    exit(MDR_MACHINE);
+}
+
+static int report(Err *e)
+{
+    if (!e) return 0;
+    mdr_cli_progress_end();
+    int code = (int)mdr_err_code(e);
+    fprintf(stderr, "madras: %s\n", mdr_err_text(e));
+    if (getenv("MADRAS_DEBUG")) fprintf(stderr, "madras: (%s)\n", mdr_err_born(e));
+    mdr_err_free(e);
+    return code;
+}
+
+static int print(void (*make)(Text *))
+{
+    Text t = {0};
+    make(&t);
+    int code = report(mdr_cli_print(mdr_text_str(&t)));
+    mdr_text_free(&t);
+    return code;
+}
+
+static void version(Text *t)
+{
+    mdr_text_printf(t, "madras " MDR_VERSION "\nnumerics version %d\ninstruction class %s\n", MDR_NUMERICS, mdr_cpu_class());
+}
+
+static const CommandDef *find(const char *name)
+{
+    for (int i = 0; mdr_cli_command_at(i); i++)
+        if (strcmp(mdr_cli_command_at(i)->name, name) == 0) return mdr_cli_command_at(i);
+    return NULL;
+}
+
+static Err *unknown(const char *name)
+{
+    const char *names[64];
+    int n = 0;
+    for (; mdr_cli_command_at(n) && n < 63; n++) names[n] = mdr_cli_command_at(n)->name;
+    names[n] = NULL;
+    const char *near = mdr_text_nearest(name, names);
+    return near ? MDR_ERR_USER("there is no command \"%s\"; did you mean %s?", name, near)
+                : MDR_ERR_USER("there is no command \"%s\"; see madras --help", name);
+}
+
+static int run(const CommandDef *c, int argc, char **argv)
+{
+    Args a = {0};
+    Err *e = mdr_cli_parse(c, argc, argv, &a);
+    if (!e && mdr_cli_option(&a, "help")->given) {
+        Text t = {0};
+        mdr_cli_help(c, &t);
+        e = mdr_cli_print(mdr_text_str(&t));
+        mdr_text_free(&t);
+    } else if (!e) {
+        mdr_cli_catch_stop();
+        e = c->run(&a);
+    }
+    mdr_cli_args_free(&a);
+    return report(e);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    mdr_set_oom_handler(out_of_memory);
+    const char *word = argc > 1 ? argv[1] : "--help";
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) return print(mdr_cli_overview);
+    if (!strcmp(word, "--version")) return print(version);
+    if (!strcmp(word, "--man")) return print(mdr_cli_man);
+    const CommandDef *c = find(word);
+    if (!c) return report(unknown(word));
+    return run(c, argc - 2, argv + 2);
+}

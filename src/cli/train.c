@@ -1,0 +1,239 @@
+/* madras train: one trial, loss and accuracy as it goes. */
+#include "cli/internal.h"
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+static const OptionDef options[] = {
+    {"task", OPT_TEXT, "TASK", "task to train on (madras list tasks)", 0, 0, false},
+    {"arch", OPT_TEXT, "ARCH", "architecture, as '(mh-attention swiglu)*2'", 0, 0, false},
+    {"layers", OPT_LIST, "LAYER", "mad-lab's spelling: --layers a b c d", 0, 0, true},
+    {"protocol", OPT_TEXT, "NAME|FILE", "where values start from (default: madras)", 0, 0, false},
+    {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false},
+    {"set", OPT_LIST, "KEY=VALUE", "one value, over protocol and config", 0, 0, false},
+    {"seed", OPT_INT, "S", "seed of data, order and start (default: 1)", 0, 9e15, false},
+    {"composed", OPT_FLAG, NULL, "run fused ops by their compositions", 0, 0, false},
+    {"checkpoint", OPT_TEXT, "FILE", "written as it goes; the same command continues", 0, 0, false},
+    {"every", OPT_INT, "N", "steps between checkpoints (default: an epoch)", 1, 1e12, false},
+    {"trace", OPT_TEXT, "FILE", "what each worker did, for a trace viewer", 0, 0, false},
+    {0}};
+
+typedef struct Watch { const TrialSpec *spec; bool json; int64_t total; double begin; int32_t printed; Err *err; TaskLevels levels; } Watch;
+
+static json_t *real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static Err *print_json(json_t *o)
+{
+    char *s = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(12));
+    Text t = {0};
+    mdr_text_printf(&t, "%s\n", s ? s : "{}");
+    Err *e = mdr_cli_print(mdr_text_str(&t));
+    mdr_text_free(&t);
+    free(s);
+    json_decref(o);
+    return e;
+}
+
+static void set_scores(json_t *o, const EpochScore *e)
+{
+    json_object_set_new(o, "epoch", json_integer(e->epoch));
+    json_object_set_new(o, "step", json_integer(e->step));
+    json_object_set_new(o, "train_loss", real(e->train_loss));
+    const SplitScore *s[2] = {&e->valid, &e->test};
+    for (int i = 0; i < 2; i++) {
+        char key[32];
+        const char *split = i ? "test" : "valid";
+        snprintf(key, sizeof key, "%s_loss", split);
+        json_object_set_new(o, key, real(s[i]->loss));
+        snprintf(key, sizeof key, "%s_ppl", split);
+        json_object_set_new(o, key, real(exp(s[i]->loss)));
+        snprintf(key, sizeof key, "%s_acc", split);
+        json_object_set_new(o, key, real(s[i]->acc));
+        snprintf(key, sizeof key, "%s_acc_macro", split);
+        json_object_set_new(o, key, real(s[i]->acc_macro));
+    }
+}
+
+static Err *print_start(const Watch *w)
+{
+    char key[65];
+    mdr_train_key(w->spec, key);
+    Text spec = {0}, arch = {0}, line = {0};
+    mdr_train_spec_text(w->spec, &spec);
+    mdr_model_print(w->spec->arch, &arch);
+    TrialCost cost;
+    Err *e = mdr_train_cost(w->spec, &cost);
+    if (!e && w->json) {
+        json_t *o = json_object();
+        json_object_set_new(o, "event", json_string("start"));
+        json_object_set_new(o, "schema", json_string("madras.train/1"));
+        json_object_set_new(o, "madras", json_string(MDR_VERSION));
+        json_object_set_new(o, "numerics", json_integer(MDR_NUMERICS));
+        json_object_set_new(o, "class", json_string(mdr_cpu_class()));
+        json_object_set_new(o, "precision", json_string("float32"));
+        json_object_set_new(o, "key", json_string(key));
+        json_object_set_new(o, "architecture", json_string(mdr_text_str(&arch)));
+        json_object_set_new(o, "task", json_string(w->spec->task->name));
+        json_object_set_new(o, "spec", json_string(mdr_text_str(&spec)));
+        json_object_set_new(o, "params", json_integer(cost.params));
+        json_object_set_new(o, "state", json_integer(cost.state));
+        json_object_set_new(o, "steps", json_integer(cost.steps));
+        json_object_set_new(o, "flops", json_real(cost.flops));
+        e = print_json(o);
+    } else if (!e) {
+        mdr_text_printf(&line, "%s on %s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs, %s float32\ntrial %.16s\n\n", mdr_text_str(&arch),
+                        w->spec->task->name, (unsigned long long)w->spec->seed, (long long)cost.params, (long long)cost.steps, cost.flops,
+                        mdr_cpu_class(), key);
+        mdr_text_printf(&line, "%6s %8s %10s %10s %9s %9s %9s\n", "epoch", "step", "train loss", "valid loss", "valid acc", "test acc", "seconds");
+        e = mdr_cli_print(mdr_text_str(&line));
+    }
+    mdr_text_free(&spec);
+    mdr_text_free(&arch);
+    mdr_text_free(&line);
+    return e;
+}
+
+static void on_epoch(void *ctx, const Trainer *t)
+{
+    Watch *w = ctx;
+    const TrialResult *r = mdr_train_result(t, 0);
+    for (; w->printed < r->n_epoch && !w->err; w->printed++) {
+        const EpochScore *e = &r->epoch[w->printed];
+        if (w->json) {
+            json_t *o = json_object();
+            json_object_set_new(o, "event", json_string("epoch"));
+            set_scores(o, e);
+            json_object_set_new(o, "seconds", real(e->seconds));
+            w->err = print_json(o);
+        } else {
+            Text line = {0};
+            mdr_text_printf(&line, "%6d %8lld %10.4f %10.4f %9.4f %9.4f %9.1f\n", e->epoch, (long long)e->step, e->train_loss, e->valid.loss,
+                            e->valid.acc_macro, e->test.acc_macro, e->seconds);
+            w->err = mdr_cli_print(mdr_text_str(&line));
+            mdr_text_free(&line);
+        }
+    }
+}
+
+static bool on_step(void *ctx, const Trainer *t)
+{
+    Watch *w = ctx;
+    int64_t step = mdr_train_steps_done(t);
+    mdr_cli_progress((double)step, (double)w->total, mdr_clock() - w->begin, "step %lld of %lld, loss %.4f", (long long)step,
+                     (long long)w->total, mdr_train_loss(t, 0));
+    return !mdr_cli_stop_asked() && !w->err;
+}
+
+static Err *print_end(const Watch *w, const Trainer *t)
+{
+    static const char *const status[] = {"done", "diverged", "stopped early"};
+    const TrialResult *r = mdr_train_result(t, 0);
+    int32_t best = mdr_study_select_epoch(r, false);
+    if (w->json) {
+        json_t *o = json_object();
+        json_object_set_new(o, "event", json_string("end"));
+        json_object_set_new(o, "status", json_string(status[r->status]));
+        if (best >= 0) set_scores(o, &r->epoch[best]);
+        json_object_set_new(o, "chance", real(w->levels.chance));
+        json_object_set_new(o, "ceiling", real(w->levels.ceiling));
+        json_object_set_new(o, "chance_macro", real(w->levels.chance_macro));
+        json_object_set_new(o, "ceiling_macro", real(w->levels.ceiling_macro));
+        json_object_set_new(o, "seconds", real(r->seconds));
+        return print_json(o);
+    }
+    Text line = {0};
+    mdr_text_printf(&line, "\n%s after %lld steps", status[r->status], (long long)mdr_train_steps_done(t));
+    if (best >= 0)
+        mdr_text_printf(&line, "; epoch %d (best on validation): test accuracy %.4f macro, %.4f plain\nchance %.4f macro, %.4f plain; ceiling %.4f macro, %.4f plain",
+                        r->epoch[best].epoch, r->epoch[best].test.acc_macro, r->epoch[best].test.acc, w->levels.chance_macro, w->levels.chance,
+                        w->levels.ceiling_macro, w->levels.ceiling);
+    mdr_text_printf(&line, "\n");
+    Err *e = mdr_cli_print(mdr_text_str(&line));
+    mdr_text_free(&line);
+    return e;
+}
+
+/* The format of trace viewers: an array of complete events, times in microseconds. */
+static Err *write_trace(Trainer *t, const char *path)
+{
+    const TraceEvent *ev;
+    int64_t n = mdr_exec_trace_read(mdr_train_exec(t), &ev);
+    Text out = {0};
+    mdr_text_printf(&out, "{\"traceEvents\":[\n");
+    for (int64_t i = 0; i < n; i++) {
+        mdr_text_printf(&out, "%s{\"name\":\"%s", i ? ",\n" : "", ev[i].phase);
+        if (ev[i].lane >= 0) mdr_text_printf(&out, " %d", ev[i].lane);
+        mdr_text_printf(&out, "\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", ev[i].worker, ev[i].begin * 1e6, (ev[i].end - ev[i].begin) * 1e6);
+    }
+    mdr_text_printf(&out, "\n]}\n");
+    Err *e = mdr_file_write_atomic(path, out.s, out.n);
+    mdr_text_free(&out);
+    return mdr_err_wrap(e, "trace");
+}
+
+static Err *run_trial(const Args *a, const TrialSpec *spec)
+{
+    const char *trace = mdr_cli_option(a, "trace")->text;
+    Watch w = {.spec = spec, .json = mdr_cli_option(a, "json")->given, .total = mdr_train_total_steps(spec), .begin = mdr_clock()};
+    TrainWatch watch = {&w, on_step, on_epoch, mdr_cli_option(a, "checkpoint")->text, mdr_cli_option(a, "every")->number};
+    Pool *pool = NULL;
+    Trainer *t = NULL;
+    spec->task->levels(&spec->setting, &w.levels);
+    Err *e = mdr_train_check(spec);
+    if (!e) e = mdr_cli_pool(a, &pool);
+    if (!e) e = mdr_train_open(&spec, 1, pool, &t);
+    if (!e) e = print_start(&w);
+    if (!e && trace) mdr_exec_trace(mdr_train_exec(t), true);
+    if (!e) e = mdr_train_run(t, &watch);
+    mdr_cli_progress_end();
+    if (w.err) { mdr_err_free(e); e = w.err; }
+    if (t && trace && (!e || mdr_err_code(e) == MDR_STOPPED)) {
+        Err *te = write_trace(t, trace);
+        if (!e) e = te;
+        else mdr_err_free(te);
+    }
+    if (!e) on_epoch(&w, t);                       /* epochs that were in the checkpoint of a finished trial              */
+    if (!e) e = w.err ? w.err : print_end(&w, t);
+    mdr_train_close(t);
+    mdr_pool_close(pool);
+    return e;
+}
+
+static Err *run(const Args *a)
+{
+    const OptionValue *task = mdr_cli_option(a, "task"), *arch = mdr_cli_option(a, "arch"), *layers = mdr_cli_option(a, "layers");
+    if (a->n_word) return MDR_ERR_USER("train takes no operand, got \"%s\"; the architecture goes after --arch", a->word[0]);
+    if (!task->given) return MDR_ERR_USER("train wants --task TASK; see madras list tasks");
+    if (arch->given == layers->given) return MDR_ERR_USER("train wants an architecture: --arch '(mh-attention swiglu)*2' or --layers a b c d");
+    if (mdr_cli_option(a, "every")->given && !mdr_cli_option(a, "checkpoint")->given) return MDR_ERR_USER("--every wants --checkpoint FILE beside it");
+    if (strchr(task->text, ',')) return MDR_ERR_USER("train runs one task, got \"%s\"; madras bench runs several", task->text);
+    Protocol *p = NULL;
+    ArchList archs = {0};
+    TrialSpec *spec = NULL;
+    int32_t n = 0;
+    Err *e = mdr_cli_settle(a, true, task->text, "madras", &p);
+    if (!e) e = mdr_cli_archs(p, &arch->text, arch->given ? 1 : 0, layers, &archs);
+    if (!e && archs.n != 1) e = MDR_ERR_USER("train runs one architecture, \"%s\" names %d; madras bench runs several", arch->text, archs.n);
+    if (!e) mdr_study_trials(p, archs.arch[0], &n, &spec);
+    if (!e && n != 1) e = MDR_ERR_MACHINE("train settled to %d trials", n);
+    if (!e) {
+        const OptionValue *seed = mdr_cli_option(a, "seed");
+        spec[0].seed = seed->given ? (uint64_t)seed->number : 1;
+        spec[0].composed = mdr_cli_option(a, "composed")->given;
+        e = run_trial(a, &spec[0]);
+    }
+    mdr_free(spec);
+    mdr_model_archs_free(&archs);
+    mdr_study_protocol_free(p);
+    return e;
+}
+
+const CommandDef mdr_commands_train[] = {
+    {"train", "--task TASK --arch ARCH [options]", "train one architecture on one task, loss and accuracy as it goes",
+     "Values are settled in this order: protocol, config file, --set, parameters in the\n"
+     "architecture. Keys of --set: those of the task (madras list tasks), of the model\n"
+     "(dim backbone norm init tied) and of training (lr weight_decay beta1 beta2 eps\n"
+     "optimizer scheduler min_lr warmup_steps clip epochs steps batch_size early_stop\n"
+     "precision). With --json one object a line: start, epoch..., end.\n",
+     options, run},
+    {0}};
