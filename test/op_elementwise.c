@@ -1,6 +1,5 @@
 /* Element-wise and structural ops: kernel contract over their cases and over awkward shapes; copies against plain
- * loops;
- * accuracy of the vector functions; NaN. */
+ * loops; accuracy of the vector functions; NaN. */
 #include "op_harness.h"
 
 static void test_unary(void **state) { (void)state; op_check_cases("unary", 1); op_check_cases("unary_grad", 1); }

@@ -1,8 +1,7 @@
-/* Running one op's kernels on random inputs through a hand-filled Call: no graph, no executor. Everything is kept as
- * double
- * (a float converts exactly), so "the same bits" is memcmp. Buffers have exactly the size the contract promises;
- * unused columns
- * of inputs are NaN and those of outputs are guarded. op_check_case() is the whole kernel contract over one case. */
+/* Running one op's kernels on random inputs through a hand-filled Call: no graph, no executor. Everything is kept
+ * as double (a float converts exactly), so "the same bits" is memcmp. Buffers have exactly the size the contract
+ * promises; unused columns of inputs are NaN and those of outputs are guarded. op_check_case() is the whole kernel
+ * contract over one case. */
 #ifndef OP_HARNESS_H
 #define OP_HARNESS_H
 #include "op/op.h"
@@ -174,8 +173,7 @@ static inline OpOut op_run(const OpTest *t, const Kernel *k, OpHow h) {
 }
 
 /* The tolerance of every float kernel against the double reference, relative to the largest element: rounding grows
- * like a
- * random walk with the length of the reduction. */
+ * like a random walk with the length of the reduction. */
 static inline double op_tol(int64_t length) { return (double)FLT_EPSILON * (16.0 + 4.0 * sqrt((double)length)); }
 /* Largest |a - b| / largest |b|; NaN if anything is NaN. */
 static inline double op_error(const double *a, const double *b, int64_t n) {
@@ -236,9 +234,8 @@ static inline void op_check_add(const OpTest *t, const Kernel *k, int real, cons
     op_free(&pieces);
     op_free(&want);
 }
-/* Stronger than rule 5, kept by kernels with one chain of additions an element: with add, one slice of three sequences
- * and
- * three slices of one, in order, give the same bits. Not part of op_check. */
+/* Stronger than rule 5, kept by kernels with one chain of additions an element: with add, one slice of three
+ * sequences and three slices of one, in order, give the same bits. Not part of op_check. */
 static inline void op_check_chain(const char *name, const OpCase *c, int32_t pad) {
     OpTest t;
     op_open(&t, mdr_op_find(name)->def, c, pad);
@@ -268,8 +265,7 @@ static inline void op_check_members(const OpTest *t, const Kernel *k, int real) 
     op_free(&both);
 }
 /* The kernel contract over one opened case: float reference and fast kernel (if there is one) against the double
- * reference,
- * slices, pieces, members, add. length: of the reductions. */
+ * reference, slices, pieces, members, add. length: of the reductions. */
 static inline void op_check(const OpTest *t, int64_t length) {
     const OpRow *row = mdr_op_find(t->n.op->name);
     assert_non_null(row);

@@ -1,6 +1,5 @@
-/* Cross entropy, its gradient, class counts: the kernel contract; ignored targets; one sure prediction; ties and NaN;
- * the
- * gradient against differences of the loss. */
+/* Cross entropy, its gradient, class counts: the kernel contract; ignored targets; one sure prediction; ties and
+ * NaN; the gradient against differences of the loss. */
 #include "op_harness.h"
 
 static void test_cases(void **state) {

@@ -246,6 +246,7 @@ int main(void) {
     printf("seed %d\n", OP_SEED);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_gradient),
-        cmocka_unit_test(test_causal), cmocka_unit_test(test_unread), cmocka_unit_test(test_extremes), cmocka_unit_test(test_compose)};
+        cmocka_unit_test(test_causal), cmocka_unit_test(test_unread), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_compose)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,7 +58,10 @@ static Err *eval(const Graph *g, const EvalSpec *spec, const Plan *p, Pool *pool
         input[i].member = own ? one : 0;
     }
     Err *err = mdr_exec_open(p, pool, spec->n_member, &e);
-    if (!err) err = mdr_exec_step(e, pop, input, spec->n_seq, false);
+    if (!err) {
+        mdr_exec_poison(e, true);
+        err = mdr_exec_step(e, pop, input, spec->n_seq, false);
+    }
     for (int32_t i = 0; !err && i < g->n_output; i++) read_output(e, p, spec, i, output);
     for (int32_t i = 0; i < n_in; i++) mdr_free((void *)(uintptr_t)input[i].data);
     mdr_exec_close(e);

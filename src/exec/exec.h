@@ -74,6 +74,10 @@ MDR_API Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int
 MDR_API const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i);
 MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
 
+/* Before every step all working memory is filled with NaNs, so that a kernel that reads what was not written shows. mdr_exec_eval
+ * always does it. */
+MDR_API void mdr_exec_poison(Exec *e, bool on);
+
 /* ---- measuring: off unless asked for ---- */
 typedef struct TraceEvent { int32_t worker, lane; const char *phase; double begin, end; } TraceEvent;   /* lane -1: none   */
 MDR_API void mdr_exec_trace(Exec *e, bool on);

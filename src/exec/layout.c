@@ -336,6 +336,36 @@ static void emit_prep(Plan *p, const Kernel *k, Instr *user, Instr *prep)
     prep->scratch = NULL;
 }
 
+/* A Prep runs in the phase of its input (CONST or STEP): right before its user where that is of the same phase, else behind
+ * the phase's last instruction. */
+static void add_preps(Plan *p, const Instr *all, int32_t n)
+{
+    Instr *late = mdr_arena_alloc(p->arena, (size_t)(n + 1) * sizeof *late), prep;
+    p->instr = mdr_arena_alloc(p->arena, (size_t)(2 * n + 1) * sizeof *p->instr);
+    int32_t m = 0, old[PH_COUNT + 1], n_late = 0;
+    memcpy(old, p->begin, sizeof old);
+    /* Users of later phases first ask for theirs; those of the same phase are placed in the second pass. */
+    Instr *user = mdr_arena_alloc(p->arena, (size_t)(n + 1) * sizeof *user);
+    memcpy(user, all, (size_t)n * sizeof *user);
+    for (int phase = PH_STEP; phase < PH_COUNT; phase++)
+        for (int32_t i = old[phase]; i < old[phase + 1]; i++) {
+            const Kernel *k = user[i].run ? p->spec.device->kernel(user[i].node) : NULL;
+            if (k && k->prep.run && (int)user[i].node->in_type[k->prep.in].phase < phase) emit_prep(p, k, &user[i], &late[n_late++]);
+        }
+    for (int phase = 0; phase < PH_COUNT; phase++) {
+        p->begin[phase] = m;
+        for (int32_t i = old[phase]; i < old[phase + 1]; i++) {
+            const Kernel *k = user[i].run ? p->spec.device->kernel(user[i].node) : NULL;
+            bool now = k && k->prep.run && (int)user[i].node->in_type[k->prep.in].phase == phase;
+            if (now) { emit_prep(p, k, &user[i], &prep); p->instr[m++] = prep; }
+            p->instr[m++] = user[i];
+        }
+        for (int32_t i = 0; i < n_late; i++)
+            if ((int)late[i].node->in_type[late[i].prep_in].phase == phase) p->instr[m++] = late[i];
+    }
+    p->begin[PH_COUNT] = m;
+}
+
 static Err *emit_all(Layout *l)
 {
     Plan *p = l->p;
@@ -351,26 +381,7 @@ static Err *emit_all(Layout *l)
         }
     }
     p->begin[PH_COUNT] = n;
-    /* Preps go behind the last instruction of their phase: CONST or STEP. */
-    int32_t n_prep[PH_COUNT] = {0};
-    Instr *prep = mdr_arena_alloc(p->arena, (size_t)cap * sizeof *prep);
-    int32_t k_prep = 0;
-    for (int32_t i = 0; i < n; i++) {
-        const Kernel *k = all[i].run ? p->spec.device->kernel(all[i].node) : NULL;
-        if (!k || !k->prep.run) continue;
-        emit_prep(p, k, &all[i], &prep[k_prep]);
-        n_prep[prep[k_prep++].node->in_type[k->prep.in].phase]++;
-    }
-    p->instr = mdr_arena_alloc(p->arena, (size_t)(n + k_prep + 1) * sizeof *p->instr);
-    int32_t m = 0, old_begin[PH_COUNT + 1];
-    memcpy(old_begin, p->begin, sizeof old_begin);
-    for (int phase = 0; phase < PH_COUNT; phase++) {
-        p->begin[phase] = m;
-        for (int32_t i = old_begin[phase]; i < old_begin[phase + 1]; i++) p->instr[m++] = all[i];
-        for (int32_t i = 0; i < k_prep && n_prep[phase]; i++)
-            if (prep[i].node->in_type[prep[i].prep_in].phase == phase) p->instr[m++] = prep[i];
-    }
-    p->begin[PH_COUNT] = m;
+    add_preps(p, all, n);
     return NULL;
 }
 

@@ -17,12 +17,12 @@ struct Exec {
     char *base[PL_COUNT];                 /* CONST, STEP, POST; whole: SLICE, LANE too                                   */
     char **lane;                          /* [n_lane_max]                                                                */
     void *big[3];
+    int64_t big_bytes[3];
     int32_t n_big;
-    char *lane_big;
+    bool poison;
     Worker *worker;
     double *result;                       /* [n_member][sum of the numel of DT_SUM outputs]                              */
     int64_t *result_at, result_n;
-    char *real_result;                    /* POST of each member, kept for REAL outputs on CPU devices                    */
     StepOut *out;
     double *square;                       /* partial sums of squares by fold block                                       */
     bool profiling, tracing;
@@ -279,6 +279,10 @@ Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int32_t n_s
     e->n_seq = n_seq;
     e->n_slice = (n_seq + e->p->slice - 1) / e->p->slice;
     e->n_lane = mdr_exec_lanes(e->p, n_seq);
+    for (int32_t i = 0; e->poison && i < e->n_big; i++) {        /* CONST lies first in the first block                         */
+        int64_t keep = i == 0 ? mdr_exec_round(e->p->size[PL_CONST], 4096) : 0;
+        memset((char *)e->big[i] + keep, 0xff, (size_t)(e->big_bytes[i] - keep));
+    }
     uint32_t fp = mdr_fp_enter();
     if (e->p->whole) step_whole(e, update);
     else step_cpu(e, update);
@@ -291,6 +295,7 @@ static Err *big(Exec *e, int64_t bytes, char **out)
 {
     void *p = NULL;
     MDR_TRY(mdr_alloc_big((size_t)bytes + 64, &p));
+    e->big_bytes[e->n_big] = bytes;
     e->big[e->n_big++] = p;
     *out = p;
     return NULL;
@@ -380,6 +385,8 @@ const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i)
     return a.data ? (const char *)a.data + member * a.member * e->p->output[i].size : NULL;
 }
 const StepOut *mdr_exec_out(const Exec *e, int32_t member) { return &e->out[member]; }
+
+void mdr_exec_poison(Exec *e, bool on) { e->poison = on; }
 
 /* ---- measuring ---- */
 void mdr_exec_trace(Exec *e, bool on)

@@ -26,6 +26,13 @@ static const char *word(Reader *r) {
     while (!is_special(*r->at)) r->at++;
     return mdr_arena_printf(r->out->arena, "%.*s", (int)(r->at - from), from);
 }
+/* A value may be a number with a sign in its exponent: 1e+16. */
+static const char *value_word(Reader *r) {
+    const char *from = r->at;
+    bool number = (*from >= '0' && *from <= '9') || *from == '.' || *from == '-';
+    while (!is_special(*r->at) || (number && *r->at == '+' && (r->at[-1] == 'e' || r->at[-1] == 'E'))) r->at++;
+    return mdr_arena_printf(r->out->arena, "%.*s", (int)(r->at - from), from);
+}
 /* For messages: short and printable. */
 static const char *shown(Reader *r, const char *s) {
     char buf[64];
@@ -58,7 +65,7 @@ static Err *values(Reader *r, const LayerDef *def, Setting *s) {
     int32_t cap = 0;
     do {
         skip(r);
-        const char *at = r->at, *v = word(r);
+        const char *at = r->at, *v = value_word(r);
         if (strlen(v) > LONGEST_WORD) return FAIL(r, at, "`%s`: too long for a value", shown(r, v));
         if (!*v && *r->at != '(') return FAIL(r, at, "expected a value of `%s`, found %s", s->key, found(r));
         const char *after = r->at;

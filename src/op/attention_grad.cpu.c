@@ -4,7 +4,7 @@
  * Sums over queries and over keys run in their order, so neither L nor the slice changes a bit. Scratch is O(L d). */
 #include "op/attention_tile.h"
 
-enum { BLOCK = 48 };                             /* queries in a block: P, dS, Q, dY, dQ for head size 8 fit the cache     */
+enum { BLOCK = 96 };                             /* queries in a block: P, dS, Q, dY, dQ for head size 8 fit the cache     */
 
 typedef struct Work { float *q, *dy, *dq, *lse, *total, *k, *kt, *vt, *dkt, *dvt, *p, *ds; } Work;
 typedef struct Tile { __m256i lo[3], hi[3]; int32_t k0, nv, seen, end; } Tile;    /* queries k0+24 .. seen-1 see every lane */

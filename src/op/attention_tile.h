@@ -25,9 +25,10 @@ static inline Head head_of(const Node *n) {
 }
 
 /* 2^x for x < 128 (scores carry the factor log2 e): relative error 1.6e-7, NaN stays NaN, below 2^-125 it is 2^-125. Half
- * the multiplications of v_exp, whose range and zeros nobody needs here; it is a sixth of attention's time. */
+ * the multiplications of v_exp, whose range and zeros nobody needs here; it is a sixth of attention's time. The magic number
+ * leaves round(x) + 127 in the low bits, which shifted up are the float 2^round(x). */
 INL __m256 v_exp2(__m256 x) {
-    const __m256 magic = _mm256_set1_ps(12582912.0f);
+    const __m256 magic = _mm256_set1_ps(12582912.0f + 127.0f);
     x = _mm256_max_ps(_mm256_set1_ps(-125.0f), x);
     const __m256 t = _mm256_add_ps(x, magic), r = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
     __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0.00132647271f), r, _mm256_set1_ps(0.00967151265f));
@@ -35,8 +36,7 @@ INL __m256 v_exp2(__m256 x) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.240222421f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.693146978f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    const __m256i e = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
-    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_set1_epi32(127 << 23))));
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
 
 /* ---- the micro-kernel: a[r][v] += sum over s of x[r * xr + s * xs] * y[s * TILE + 8 v], r < 4, v < nv ---------------- */

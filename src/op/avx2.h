@@ -1,6 +1,6 @@
 /* Vector mathematics for the fast kernels (AVX2 and FMA, eight floats): one text for all of them, so that an
- * exponential has
- * the same bits wherever it stands. NaN in, NaN out. Include from *.cpu.c only (compiled with -mavx2 -mfma). */
+ * exponential has the same bits wherever it stands. NaN in, NaN out. Include from *.cpu.c only (compiled with
+ * -mavx2 -mfma). */
 #ifndef MDR_AVX2_H
 #define MDR_AVX2_H
 #include <immintrin.h>

@@ -66,12 +66,12 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
     din[1] = reduce(b, d, x, y);
 }
 
-#define CASES(k, what)                                                                                                  \
-    {.name = what, .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {5, 13}}, {2, {5, 13}}}, .lo = 0.3, .hi = 2},      \
-    {.name = what " by a row", .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {70, 24}}, {1, {24}}},               \
-     .in_axes = {0, 1 + MDR_AXIS_MEMBER}, .lo = 0.3, .hi = 2},                                                              \
-    {.name = what " by one element", .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {3, 9}}, {1, {1}}}, .lo = 0.3, \
-     .hi = 2}
+#define CASES(k, what) \
+    {.name = what, .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {5, 13}}, {2, {5, 13}}}, .lo = 0.3, .hi = 2}, \
+    {.name = what " by a row", .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {70, 24}}, {1, {24}}}, \
+     .in_axes = {0, 1 + MDR_AXIS_MEMBER}, .lo = 0.3, .hi = 2}, \
+    {.name = what " by one element", .attr = &(const BinaryAttr){k}, .n_in = 2, .in = {{2, {3, 9}}, {1, {1}}}, \
+     .lo = 0.3, .hi = 2}
 static const OpCase cases[] = {
     CASES(BIN_SUB, "sub"), CASES(BIN_MUL, "mul"), CASES(BIN_DIV, "div"),
     {.name = "trailing two dimensions", .attr = &(const BinaryAttr){BIN_MUL}, .n_in = 2, .in = {{3, {4, 3, 5}}, {2, {3,
@@ -80,8 +80,7 @@ static const OpCase cases[] = {
      .in_axes = {0, 1}, .lo = -1, .hi = 1},
     {0}};
 static const OpDef def = {.name = "binary", .equation = "z = x - y, x y or x / y", .attr_size = sizeof(BinaryAttr),
-    .min_in = 2,
-    .max_in = 2, .n_out = 1, .inplace = 1, .shape = shape, .vjp = vjp, .cases = cases};
+    .min_in = 2, .max_in = 2, .n_out = 1, .inplace = 1, .shape = shape, .vjp = vjp, .cases = cases};
 
 Value mdr_op_binary(Builder *b, BinaryKind kind, Value x, Value y)
 {

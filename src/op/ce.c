@@ -2,8 +2,8 @@
  *   ce:       loss = inv_count sum_{t: target >= 0} (logsumexp(x[t]) - x[t, target])          (a double, in sums)
  *   ce_grad:  dx[t] = (softmax(x[t]) - onehot(target)) inv_count dloss, 0 on ignored rows
  *   class_counts: wanted, predicted and hit per class, [3, V]; the prediction is the first largest logit, NaN is never
- * largest.
- * The softmax is recomputed for the gradient: one pass over logits that are in cache, instead of a value kept. */
+ * largest. The softmax is recomputed for the gradient: one pass over logits that are in cache, instead of a value
+ * kept. */
 #include "op/reference.h"
 
 /* in: logits [L, V], targets I32 [L], inv_count [1]; out: loss SUM [1] */
@@ -127,8 +127,7 @@ static const OpCase cases_dx[] = {
          .lo = -3, .hi = 3, .hi_int = 515},
     {0}};
 static const OpDef def_dx = {.name = "ce_grad", .equation = "dx = (softmax(x) - onehot(target)) inv_count dloss",
-    .min_in = 4, .max_in = 4,
-    .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
+    .min_in = 4, .max_in = 4, .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
 {
@@ -158,8 +157,7 @@ static const OpDef def_ce = {.name = "ce", .equation = "loss = inv_count sum_t (
     .min_in = 3, .max_in = 3,
     .n_out = 1, .sums = 1, .no_grad = 1u << 2, .shape = shape_ce, .vjp = vjp, .cost = cost_ce, .cases = cases_ce};
 static const OpDef def_counts = {.name = "class_counts", .equation = "wanted, predicted, hit per class", .min_in = 2,
-    .max_in = 2, .n_out = 1,
-    .sums = 1, .shape = shape_counts, .cost = cost_counts, .cases = cases_counts};
+    .max_in = 2, .n_out = 1, .sums = 1, .shape = shape_counts, .cost = cost_counts, .cases = cases_counts};
 
 Value mdr_op_ce(Builder *b, Value logits, Value targets, Value inv_count)
 {

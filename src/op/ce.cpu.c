@@ -1,6 +1,6 @@
-/* Cross entropy, its gradient and class counts with AVX2. A row's sum of exponentials has a fixed order of lanes; rows
- * are
- * added in double, in order, from the accumulator's value. ce and class_counts are one unit: they have one sum. */
+/* Cross entropy, its gradient and class counts with AVX2. A row's sum of exponentials has a fixed order of lanes;
+ * rows are added in double, in order, from the accumulator's value. ce and class_counts are one unit: they have one
+ * sum. */
 #include "op/avx2.h"
 #include "op/rows.h"
 #include "base/real_math.h"

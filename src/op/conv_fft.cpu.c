@@ -10,15 +10,14 @@ typedef struct Work { FftSize size; int32_t rows, cols; float *table, *z[4]; } W
 
 static int64_t spans(Shape x) { return (x.d[1] + SPAN - 1) / SPAN; }
 static Shape real_shape(const Node *n) { return n->in_type[0].shape; }
-static int64_t points(FftSize s) { return (int64_t)s.size * FFT_POINT; }
 static size_t table_floats(FftSize s) { return (mdr_op_fft_floats(s) + 15) / 16 * 16; }
 static size_t scratch_for(Shape x, size_t buffers) {
     FftSize s = fft_size(x.d[0]);
-    return sizeof(float) * (table_floats(s) + buffers * (size_t)points(s));
+    return sizeof(float) * (table_floats(s) + buffers * (size_t)fft_buffer(s));
 }
 static Work prepare(const Call *c, Shape x, int buffers) {
     Work w = {.size = fft_size(x.d[0]), .rows = x.d[0], .cols = x.d[1], .table = c->scratch};
-    for (int i = 0; i < buffers; i++) w.z[i] = w.table + table_floats(w.size) + i * points(w.size);
+    for (int i = 0; i < buffers; i++) w.z[i] = w.table + table_floats(w.size) + i * fft_buffer(w.size);
     mdr_op_fft_table(w.size, w.table);
     return w;
 }
@@ -71,6 +70,7 @@ static size_t scratch_dh(const Node *n, Extent e) {
 static void spectrum(const Call *c, int64_t unit0, int64_t unit1) {
     const Work w = prepare(c, real_shape(c->node), 2);
     const float scale = (float)(1.0 / w.size.size);
+    const int64_t n = (int64_t)w.size.sub * FFT_POINT;
     for (int64_t unit = unit0; unit < unit1; unit++) {
         const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
         const FftColumns h = columns(&w, &c->in[0], seq, span);
@@ -78,7 +78,8 @@ static void spectrum(const Call *c, int64_t unit0, int64_t unit1) {
         for (int half = 0; half * FFT_LANES < h.n; half++) {
             float *to = spectrum_row(&c->out[0], seq, 2 * span + half);
             mdr_op_fft_forward(w.size, w.table, w.z[half]);
-            for (int64_t i = 0; i < points(w.size); i++) to[i] = scale * w.z[half][i];
+            for (int32_t k = 0; k < w.size.radix; k++)
+                for (int64_t i = 0; i < n; i++) to[k * n + i] = scale * w.z[half][k * fft_part(w.size) + i];
         }
     }
 }
@@ -86,12 +87,14 @@ static int64_t units_adj(const Node *n, Extent e) { return spans(n->out[0].shape
 static void spectrum_adj(const Call *c, int64_t unit0, int64_t unit1) {
     const Work w = prepare(c, c->node->out[0].shape, 2);
     const float scale = (float)(1.0 / w.size.size);
+    const int64_t n = (int64_t)w.size.sub * FFT_POINT;
     for (int64_t unit = unit0; unit < unit1; unit++) {
         const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
         const FftColumns h = columns(&w, &c->out[0], seq, span);
         for (int half = 0; half * FFT_LANES < h.n; half++) {
             const float *from = spectrum_row(&c->in[0], seq, 2 * span + half);
-            for (int64_t i = 0; i < points(w.size); i++) w.z[half][i] = scale * from[i];
+            for (int32_t k = 0; k < w.size.radix; k++)
+                for (int64_t i = 0; i < n; i++) w.z[half][k * fft_part(w.size) + i] = scale * from[k * n + i];
             mdr_op_fft_inverse(w.size, w.table, w.z[half]);
         }
         mdr_op_fft_end(w.size, w.table, w.z[0], w.z[1], h, w.rows);

@@ -1,8 +1,8 @@
 /* The transform of fft.h with AVX2 and FMA, lanes = 8 channels. The first level (radix R, real rows in) and the last (real
  * rows out) are small dense products with constants; the others are radix-4 butterflies, depth first, so that all levels
  * below some hundred points run in the first cache, where the two innermost of F and of F^H meet around the product with
- * the filter. Every butterfly of a block has the same two factors (r and r^2 for z^m - r^4), so a table is about M
- * numbers. Not here: strides of sequences, sums over them (conv_fft.cpu.c). */
+ * the filter. Every butterfly of a block has the same three factors (r, r^2, r^3 for z^m - r^4), so a table is about
+ * 2 M numbers. Not here: strides of sequences, sums over them (conv_fft.cpu.c). */
 #include "op/avx2.h"
 #include "op/fft.h"
 #include "base/real_math.h"
@@ -13,7 +13,7 @@
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
-enum { TW = 4,                                        /* numbers of a block: r, r^2                                        */
+enum { AHEAD = 16, TW = 6,                                        /* numbers of a block: r, r^2, r^3                                   */
        ROOT = FFT_MAX_RADIX * FFT_MAX_RADIX * FFT_POINT };
 
 typedef struct Cx { __m256 re, im; } Cx;
@@ -66,113 +66,121 @@ void mdr_op_fft_table(FftSize s, float *table) {
             for (int32_t j = 0; j < n; j++, to += TW) {
                 double re = e[j].re * w.re - e[j].im * w.im, im = e[j].re * w.im + e[j].im * w.re;
                 to[0] = (float)re, to[1] = (float)im;
-                to[2] = (float)(re * re - im * im), to[3] = (float)(2.0 * re * im);
+                double re2 = re * re - im * im, im2 = 2.0 * re * im;
+                to[2] = (float)re2, to[3] = (float)im2;
+                to[4] = (float)(re * re2 - im * im2), to[5] = (float)(re * im2 + im * re2);
             }
         }
 }
 
-/* ---- root: z^M - i into R factors ---- */
-INLINE __m256 load(const float *p, __m256i mask, const int whole) {
-    return whole ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask);
+/* ---- root: z^M - i into R factors. Both halves of a row's 16 columns in turn, so that a line of the cache is touched once.
+ * `whole`: two halves without a mask, the usual case ---- */
+typedef struct Halves { float *z[2]; __m256i mask[2]; int n; } Halves;
+
+static Halves halves(const float *z, const float *z2, int32_t cols) {
+    return (Halves){{(float *)z, (float *)z2}, {v_mask(cols), v_mask(cols - FFT_LANES)}, cols > FFT_LANES ? 2 : 1};
 }
 /* Points j0 <= j < j1 of every part; x[q] the row of part q at j = 0, rows step[q] apart (0: a row of zeros). */
-INLINE void begin(const float *const *x, const int64_t *step, int32_t j0, int32_t j1, __m256i mask, const int whole, const float *table,
-                  float *z, int32_t m, const int R) {
+INLINE void begin(Halves to, const float *const *x, const int64_t *step, int32_t j0, int32_t j1, const float *table, int64_t part,
+                  const int whole, const int R) {
     const int half = R % 2 == 0 ? R / 2 : R;
     for (int32_t j = j0; j < j1; j++) {
-        __m256 a[FFT_MAX_RADIX];
-        UNROLL for (int q = 0; q < R; q++) a[q] = load(x[q] + j * step[q], mask, whole);
-        UNROLL for (int k = 0; k < half; k++) {
-            const float *w = table + k * R * FFT_POINT;
-            Cx even = {a[0], _mm256_setzero_ps()}, odd = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-            UNROLL for (int q = 1; q < R; q++) {
-                const Cx c = get(w + q * FFT_POINT);
-                Cx *to = q % 2 ? &odd : &even;
-                to->re = q == 1 ? _mm256_mul_ps(c.re, a[q]) : _mm256_fmadd_ps(c.re, a[q], to->re);
-                to->im = q <= 2 ? _mm256_mul_ps(c.im, a[q]) : _mm256_fmadd_ps(c.im, a[q], to->im);
+        UNROLL for (int q = 0; q < R; q++) _mm_prefetch((const char *)(x[q] + (j + AHEAD) * step[q]), _MM_HINT_T1);
+        for (int i = 0; i < (whole ? 2 : to.n); i++) {
+            __m256 a[FFT_MAX_RADIX];
+            UNROLL for (int q = 0; q < R; q++) {
+                const float *from = x[q] + j * step[q] + i * FFT_LANES;
+                a[q] = whole ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, to.mask[i]);
             }
-            put(z + (k * m + j) * FFT_POINT, add(even, odd));
-            if (half < R) put(z + ((k + half) * m + j) * FFT_POINT, sub(even, odd));
+            UNROLL for (int k = 0; k < half; k++) {
+                Cx even = {a[0], _mm256_setzero_ps()}, odd = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+                UNROLL for (int q = 1; q < R; q++) {
+                    const Cx c = get(table + (k * R + q) * FFT_POINT);
+                    Cx *sum = q % 2 ? &odd : &even;
+                    sum->re = q == 1 ? _mm256_mul_ps(c.re, a[q]) : _mm256_fmadd_ps(c.re, a[q], sum->re);
+                    sum->im = q <= 2 ? _mm256_mul_ps(c.im, a[q]) : _mm256_fmadd_ps(c.im, a[q], sum->im);
+                }
+                put(to.z[i] + k * part + j * FFT_POINT, add(even, odd));
+                if (half < R) put(to.z[i] + (k + half) * part + j * FFT_POINT, sub(even, odd));
+            }
         }
     }
 }
 /* The other way: real parts of F^H's last level; y[q]: the row of part q at j = 0, for the first n_row parts. */
-INLINE void end(const float *z, int32_t m, int32_t j0, int32_t j1, __m256i mask, const int whole, const float *table, float *const *y,
-                int64_t ld, int32_t n_row, const int R) {
+INLINE void end(Halves from, float *const *y, int64_t ld, int32_t n_row, int32_t j0, int32_t j1, const float *table, int64_t part,
+                const int whole, const int R) {
     const int half = R % 2 == 0 ? R / 2 : R;
-    for (int32_t j = j0; j < j1; j++) {
-        __m256 a[FFT_MAX_RADIX];
-        UNROLL for (int k = 0; k < half; k++) {
-            Cx p = get(z + (k * m + j) * FFT_POINT), n = p;
-            if (half < R) {
-                Cx other = get(z + ((k + half) * m + j) * FFT_POINT);
-                n = sub(p, other);
-                p = add(p, other);
-            }
-            UNROLL for (int q = 0; q < R; q++) {
-                const Cx c = get(table + (k * R + q) * FFT_POINT), v = q % 2 ? n : p;
-                if (q == 0) a[q] = k ? _mm256_add_ps(a[q], v.re) : v.re;
-                else {
+    for (int32_t j = j0; j < j1; j++)
+        for (int i = 0; i < (whole ? 2 : from.n); i++) {
+            __m256 a[FFT_MAX_RADIX];
+            UNROLL for (int k = 0; k < half; k++) {
+                Cx even = get(from.z[i] + k * part + j * FFT_POINT), odd = even;
+                if (half < R) {
+                    Cx other = get(from.z[i] + (k + half) * part + j * FFT_POINT);
+                    odd = sub(even, other);
+                    even = add(even, other);
+                }
+                a[0] = k ? _mm256_add_ps(a[0], even.re) : even.re;
+                UNROLL for (int q = 1; q < R; q++) {
+                    const Cx c = get(table + (k * R + q) * FFT_POINT), v = q % 2 ? odd : even;
                     a[q] = k ? _mm256_fmadd_ps(c.re, v.re, a[q]) : _mm256_mul_ps(c.re, v.re);
                     a[q] = _mm256_fmadd_ps(c.im, v.im, a[q]);
                 }
             }
+            UNROLL for (int q = 0; q < R; q++) {
+                if (q >= n_row) break;
+                if (whole) _mm256_storeu_ps(y[q] + j * ld + i * FFT_LANES, a[q]);
+                else _mm256_maskstore_ps(y[q] + j * ld + i * FFT_LANES, from.mask[i], a[q]);
+            }
         }
-        UNROLL for (int q = 0; q < R; q++) {
-            if (q >= n_row) break;
-            if (whole) _mm256_storeu_ps(y[q] + j * ld, a[q]);
-            else _mm256_maskstore_ps(y[q] + j * ld, mask, a[q]);
-        }
-    }
 }
 #define EACH_RADIX(R, X) do { switch (R) { case 4: X(4); break; case 5: X(5); break; case 6: X(6); break; default: X(8); } } while (0)
 
 static const float zeros[2 * FFT_LANES];
 
+/* Part q has a row j if j < rows - q m: all parts up to one border, one part fewer behind it. */
 void mdr_op_fft_begin(FftSize s, const float *table, FftColumns x, int32_t rows, float *z, float *z2) {
-    for (int32_t col = 0; col < x.n; col += FFT_LANES, z = z2) {
-        const __m256i mask = v_mask(x.n - col);
-        const float *row[FFT_MAX_RADIX];
-        int64_t step[FFT_MAX_RADIX];
-        /* Rows of part q exist for j < rows - q m: all parts up to one border, one part fewer behind it. */
-        const int32_t full = rows / s.sub, border = rows % s.sub;
-        for (int part = 0; part < 2; part++) {
-            const int32_t j0 = part ? border : 0, j1 = part ? s.sub : border, n = part ? full : full + 1;
-            for (int32_t q = 0; q < s.radix; q++) {
-                row[q] = q < n ? x.p + (int64_t)q * s.sub * x.ld + col : zeros;
-                step[q] = q < n ? x.ld : 0;
-            }
-#define BEGIN(R)                                                                                                       \
-            if (x.n - col >= FFT_LANES) begin(row, step, j0, j1, mask, 1, table, z, s.sub, R);                         \
-            else begin(row, step, j0, j1, mask, 0, table, z, s.sub, R)
-            if (j0 < j1) EACH_RADIX(s.radix, BEGIN);
+    const Halves to = halves(z, z2, x.n);
+    const float *row[FFT_MAX_RADIX];
+    int64_t step[FFT_MAX_RADIX];
+    const int32_t full = rows / s.sub, border = rows % s.sub;
+    for (int behind = 0; behind < 2; behind++) {
+        const int32_t j0 = behind ? border : 0, j1 = behind ? s.sub : border, n = behind ? full : full + 1;
+        for (int32_t q = 0; q < s.radix; q++) {
+            row[q] = q < n ? x.p + (int64_t)q * s.sub * x.ld : zeros;
+            step[q] = q < n ? x.ld : 0;
         }
+#define BEGIN(R)                                                                                                       \
+        if (x.n == 2 * FFT_LANES) begin(to, row, step, j0, j1, table, fft_part(s), 1, R);                                    \
+        else begin(to, row, step, j0, j1, table, fft_part(s), 0, R)
+        if (j0 < j1) EACH_RADIX(s.radix, BEGIN);
     }
 }
 void mdr_op_fft_end(FftSize s, const float *table, const float *z, const float *z2, FftColumns y, int32_t rows) {
-    for (int32_t col = 0; col < y.n; col += FFT_LANES, z = z2) {
-        const __m256i mask = v_mask(y.n - col);
-        float *row[FFT_MAX_RADIX];
-        const int32_t full = rows / s.sub, border = rows % s.sub;
-        for (int32_t q = 0; q < s.radix; q++) row[q] = q * s.sub < rows ? y.p + (int64_t)q * s.sub * y.ld + col : NULL;
-        for (int part = 0; part < 2; part++) {
-            const int32_t j0 = part ? border : 0, j1 = part ? s.sub : border, n = part ? full : full + 1;
+    const Halves from = halves(z, z2, y.n);
+    float *row[FFT_MAX_RADIX];
+    const int32_t full = rows / s.sub, border = rows % s.sub;
+    for (int32_t q = 0; q < s.radix; q++) row[q] = q * s.sub < rows ? y.p + (int64_t)q * s.sub * y.ld : NULL;
+    for (int behind = 0; behind < 2; behind++) {
+        const int32_t j0 = behind ? border : 0, j1 = behind ? s.sub : border, n = behind ? full : full + 1;
 #define END(R)                                                                                                         \
-            if (y.n - col >= FFT_LANES) end(z, s.sub, j0, j1, mask, 1, table, row, y.ld, n, R);                  \
-            else end(z, s.sub, j0, j1, mask, 0, table, row, y.ld, n, R)
-            if (j0 < j1) EACH_RADIX(s.radix, END);
-        }
+        if (y.n == 2 * FFT_LANES) end(from, row, y.ld, n, j0, j1, table, fft_part(s), 1, R);                                 \
+        else end(from, row, y.ld, n, j0, j1, table, fft_part(s), 0, R)
+        if (j0 < j1) EACH_RADIX(s.radix, END);
     }
 }
 
 /* ---- radix 4: z^(4q) - r^4 into z^q - r, z^q + r, z^q - i r, z^q + i r ---- */
-INLINE void split(Cx v[4], Cx r, Cx r2) {
-    Cx p = mul(v[2], r2), q = mul(v[3], r2), a = add(v[0], p), b = sub(v[0], p), c = mul(add(v[1], q), r), d = mul(sub(v[1], q), r);
+typedef struct Roots { Cx r, r2, r3; } Roots;
+INLINE Roots roots(const float *tw) { return (Roots){same(tw), same(tw + 2), same(tw + 4)}; }
+INLINE void split(Cx v[4], Roots w) {
+    Cx p = mul(v[1], w.r), q = mul(v[2], w.r2), s = mul(v[3], w.r3);
+    Cx a = add(v[0], q), b = sub(v[0], q), c = add(p, s), d = sub(p, s);
     v[0] = add(a, c), v[1] = sub(a, c), v[2] = add_i(b, d), v[3] = sub_i(b, d);
 }
-INLINE void unsplit(Cx v[4], Cx r, Cx r2) {           /* its conjugate transpose                                           */
-    Cx a = add(v[0], v[1]), c = mul_conj(sub(v[0], v[1]), r), b = add(v[2], v[3]), d = mul_conj(sub(v[2], v[3]), r);
-    v[0] = add(a, b), v[2] = mul_conj(sub(a, b), r2), v[1] = sub_i(c, d), v[3] = mul_conj(add_i(c, d), r2);
+INLINE void unsplit(Cx v[4], Roots w) {               /* its conjugate transpose                                           */
+    Cx a = add(v[0], v[1]), b = sub(v[0], v[1]), c = add(v[2], v[3]), d = sub(v[2], v[3]);
+    v[0] = add(a, c), v[1] = mul_conj(sub_i(b, d), w.r), v[2] = mul_conj(sub(a, c), w.r2), v[3] = mul_conj(add_i(b, d), w.r3);
 }
 INLINE void get4(Cx v[4], const float *z, int32_t q) {
     v[0] = get(z), v[1] = get(z + q * FFT_POINT), v[2] = get(z + 2 * q * FFT_POINT), v[3] = get(z + 3 * q * FFT_POINT);
@@ -181,20 +189,20 @@ INLINE void put4(const Cx v[4], float *z, int32_t q) {
     put(z, v[0]), put(z + q * FFT_POINT, v[1]), put(z + 2 * q * FFT_POINT, v[2]), put(z + 3 * q * FFT_POINT, v[3]);
 }
 INLINE void down(float *z, int32_t q, const float *tw) {
-    const Cx r = same(tw), r2 = same(tw + 2);
+    const Roots w = roots(tw);
     for (int32_t j = 0; j < q; j++, z += FFT_POINT) {
         Cx v[4];
         get4(v, z, q);
-        split(v, r, r2);
+        split(v, w);
         put4(v, z, q);
     }
 }
 INLINE void up(float *z, int32_t q, const float *tw) {
-    const Cx r = same(tw), r2 = same(tw + 2);
+    const Roots w = roots(tw);
     for (int32_t j = 0; j < q; j++, z += FFT_POINT) {
         Cx v[4];
         get4(v, z, q);
-        unsplit(v, r, r2);
+        unsplit(v, w);
         put4(v, z, q);
     }
 }
@@ -202,23 +210,23 @@ INLINE void up(float *z, int32_t q, const float *tw) {
 /* What happens to the four points at the bottom. */
 typedef enum Bottom { FORWARD, INVERSE, FILTER, FILTER_CONJ, CORRELATE, CORRELATE_ADD } Bottom;
 INLINE void bottom(float *z, float *g, const float *h, float *d, const float *tw, const Bottom what) {
-    const Cx r = same(tw), r2 = same(tw + 2);
+    const Roots w = roots(tw);
     Cx v[4];
     get4(v, z, 1);
-    if (what != INVERSE) split(v, r, r2);
+    if (what != INVERSE) split(v, w);
     if (what == FILTER) UNROLL for (int i = 0; i < 4; i++) v[i] = mul(v[i], get(h + i * FFT_POINT));
     if (what == FILTER_CONJ) UNROLL for (int i = 0; i < 4; i++) v[i] = mul_conj(v[i], get(h + i * FFT_POINT));
     if (what == CORRELATE || what == CORRELATE_ADD) {
         put4(v, z, 1);
         get4(v, g, 1);
-        split(v, r, r2);
+        split(v, w);
         UNROLL for (int i = 0; i < 4; i++) {
             Cx p = mul_conj(v[i], get(z + i * FFT_POINT));
             put(d + i * FFT_POINT, what == CORRELATE ? p : add(get(d + i * FFT_POINT), p));
         }
         return;
     }
-    if (what != FORWARD) unsplit(v, r, r2);
+    if (what != FORWARD) unsplit(v, w);
     put4(v, z, 1);
 }
 /* One block of m points, number i of the heap. g, h, d advance with z; NULL where `what` does not use them. */
@@ -250,8 +258,8 @@ NODE(node_correlate_add, CORRELATE_ADD)
 typedef void Work(float *z, float *g, const float *h, float *d, int32_t m, const float *tw, int32_t i);
 static void each_part(FftSize s, const float *table, Work *work, float *z, float *g, const float *h, float *d) {
     for (int32_t k = 0; k < s.radix; k++) {
-        const int64_t at = (int64_t)k * s.sub * FFT_POINT;
-        work(z + at, g ? g + at : NULL, h ? h + at : NULL, d ? d + at : NULL, s.sub, table + ROOT + k * blocks(s) * TW, 0);
+        const int64_t at = (int64_t)k * s.sub * FFT_POINT, z_at = k * fft_part(s);
+        work(z + z_at, g ? g + z_at : NULL, h ? h + at : NULL, d ? d + at : NULL, s.sub, table + ROOT + k * blocks(s) * TW, 0);
     }
 }
 void mdr_op_fft_forward(FftSize s, const float *table, float *z) { each_part(s, table, node_forward, z, NULL, NULL, NULL); }

@@ -30,7 +30,11 @@ static inline FftSize fft_size(int32_t rows) {
 }
 static inline int32_t fft_blocks(int32_t cols) { return (cols + FFT_LANES - 1) / FFT_LANES; }
 
-/* ---- fft.cpu.c: the transform of 8 channels at a time. z: M points of FFT_POINT numbers, 32-byte aligned. ---- */
+/* ---- fft.cpu.c: the transform of 8 channels at a time. z, g: buffers of fft_buffer numbers, 32-byte aligned; the R parts
+ * stand a little apart, else one point of each would fall on the same lines of the cache. h, d: spectra. ---- */
+enum { FFT_APART = 4 };
+static inline int64_t fft_part(FftSize s) { return (int64_t)(s.sub + FFT_APART) * FFT_POINT; }
+static inline int64_t fft_buffer(FftSize s) { return s.radix * fft_part(s); }
 typedef struct FftColumns { float *p; int64_t ld; int32_t n; } FftColumns;       /* n <= 16 neighbouring columns, row 0 */
 size_t mdr_op_fft_floats(FftSize s);                                    /* numbers of a table of roots                */
 void mdr_op_fft_table(FftSize s, float *table);                         /* 32-byte aligned                            */

@@ -1,6 +1,5 @@
-/* gather_rows: y[t] = table[ids[t]] (an embedding); scatter_rows: its transpose, dtable[ids[t]] += dy[t], rows added
- * in order
- * of t, in sums. Row numbers are inside the table: tasks guarantee it, and the kernels do not look. */
+/* gather_rows: y[t] = table[ids[t]] (an embedding); scatter_rows: its transpose, dtable[ids[t]] += dy[t], rows
+ * added in order of t, in sums. Row numbers are inside the table: tasks guarantee it, and the kernels do not look. */
 #include "op/reference.h"
 
 /* in: table [V, D], ids I32 [L]; out: y [L, D] */
@@ -88,8 +87,7 @@ static const OpCase cases[] = {
          .lo = -1, .hi = 1, .hi_int = 6},
     {0}};
 static const OpDef def = {.name = "gather_rows", .equation = "y[t] = table[ids[t]]", .min_in = 2, .max_in = 2,
-    .n_out = 1,
-    .shape = shape_y, .vjp = vjp, .cost = cost, .cases = cases};
+    .n_out = 1, .shape = shape_y, .vjp = vjp, .cost = cost, .cases = cases};
 
 Value mdr_op_gather_rows(Builder *b, Value table, Value ids)
 {

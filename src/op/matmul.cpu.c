@@ -6,11 +6,11 @@
 #include "op/matmul_tile.h"
 #include <string.h>
 
-TILES(BY_ROW)
+TILES(BY_ROW, TileFn)
 
 enum {
     UNIT_ROWS = 24,                   /* rows of a unit: whole tiles of any width                                         */
-    BLOCK_ROWS = 120                  /* rows that meet one panel after the other: x's block stays in L2, the panel in L1  */
+    BLOCK_ROWS = 48                   /* rows that meet one panel after the other: x's block stays in L2, the panel in L1  */
 };
 static const float zeros[8 * TILE_MAX_VECTORS];
 

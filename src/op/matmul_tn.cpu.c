@@ -1,30 +1,26 @@
 /* matmul_tn, fast: z += x^T y, the gradient of a weight. Tiles of 6 rows of z by a panel of 16 columns, one FMA chain an element
  * in the order of the rows of x and y, starting from what z holds (call->add) or from zero; so the chunks of rows, which
  * keep both operands in the caches, leave no trace in the bits: a partial sum rests in z, exactly.
- * y's panel is copied together (rows 512 to 2816 bytes apart would share a few cache sets), x's chunk where its stride asks.
+ * y's panel is copied together by the first tile that reads it (rows 512 to 2816 bytes apart would share a few cache sets of L1);
+ * x is read where it lies, from L2: at one line every six cycles the processor hides that; copying it too was measured slower.
  * See matmul_tile.h for the arithmetic. */
 #include "op/op.h"
 #include "op/matmul_tile.h"
 #include <string.h>
 
-TILES(BY_COL)
+TILES(BY_COL, TileFn)
+TILES(COPY, TileCopyFn)
 
-enum { CHUNK = 128, LINE = 16 };      /* rows at a time; floats of a cache line                                            */
+enum { CHUNK = 256 };                 /* rows at a time                                                                   */
 static const float zeros[8 * TILE_MAX_VECTORS];
 
-/* x's chunk is copied to rows an odd number of cache lines apart. */
-static int64_t copy_ld(int64_t k) { return ((k + LINE - 1) / LINE | 1) * LINE; }
 static size_t scratch(const Node *n, Extent e) {
-    (void)e;
-    return (size_t)CHUNK * (size_t)(copy_ld(mdr_cols(n->in_type[0].shape)) + 8 * TILE_MAX_VECTORS) * sizeof(float);
+    (void)n; (void)e;
+    return (size_t)CHUNK * 8 * TILE_MAX_VECTORS * sizeof(float);
 }
 
-static void pack_panel(int64_t rows, const float *y, int64_t ld, int64_t have, int64_t width, float *to) {
-    if (have >= width) {
-        for (int64_t m = 0; m < rows; m++)
-            for (int64_t j = 0; j < width; j += 8) _mm256_storeu_ps(to + m * width + j, _mm256_loadu_ps(y + m * ld + j));
-        return;
-    }
+/* A panel that is not whole, filled up with zeros. */
+static void pack_edge(int64_t rows, const float *y, int64_t ld, int64_t have, int64_t width, float *to) {
     for (int64_t m = 0; m < rows; m++) {
         for (int64_t j = 0; j < have; j++) to[m * width + j] = y[m * ld + j];
         for (int64_t j = have; j < width; j++) to[m * width + j] = 0.0f;
@@ -46,25 +42,20 @@ static void edge_tile(TileFn *tile, int64_t tall, int64_t rows, const float *x, 
 static void chunk(const Call *c, int64_t rows, const float *x, int64_t ld_x, const float *y, int64_t ld_y, bool add, float *z, int64_t p0,
                   int64_t p1) {
     const int64_t k = mdr_cols(c->node->in_type[0].shape), cols = mdr_cols(c->node->in_type[1].shape), ld_z = c->out[0].ld;
-    float *panel = c->scratch, *copy = panel + CHUNK * 8 * TILE_MAX_VECTORS;
-    if (p1 - p0 > 1 && ld_x / LINE % 2 == 0) {
-        const int64_t ld = copy_ld(k);
-        for (int64_t m = 0; m < rows; m++) memcpy(copy + m * ld, x + m * ld_x, (size_t)k * sizeof *x);
-        x = copy;
-        ld_x = ld;
-    }
+    float *panel = c->scratch;
     for (int64_t p = p0; p < p1; p++) {
         const int vectors = panel_vectors(cols, p);
         const int64_t at = 16 * p, width = 8 * vectors, have = cols - at;
-        pack_panel(rows, y + at, ld_y, have, width, panel);
+        if (have < width) pack_edge(rows, y + at, ld_y, have, width, panel);
         for (int64_t i = 0, tall; i < k; i += tall) {
             tall = tile_next(k - i, tile_rows[vectors]);
             float *to = z + i * ld_z + at;
             for (int64_t r = i + tall; r < i + 2 * tall && r < k; r++) __builtin_prefetch(z + r * ld_z + at, 1);
-            TileFn *tile = tile_BY_COL[vectors][tall];
-            if (have < width) edge_tile(tile, tall, rows, x + i, ld_x, panel, add, to, ld_z, have);
-            else if (add) tile(rows, x + i, ld_x, panel, to, ld_z, to, ld_z);
-            else tile(rows, x + i, ld_x, panel, zeros, 0, to, ld_z);
+            const float *from = add ? to : zeros;
+            const int64_t ld_from = add ? ld_z : 0;
+            if (have < width) edge_tile(tile_BY_COL[vectors][tall], tall, rows, x + i, ld_x, panel, add, to, ld_z, have);
+            else if (i == 0) tile_COPY[vectors][tall](rows, x, ld_x, panel, y + at, ld_y, from, ld_from, to, ld_z);
+            else tile_BY_COL[vectors][tall](rows, x + i, ld_x, panel, from, ld_from, to, ld_z);
         }
     }
 }

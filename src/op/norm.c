@@ -185,17 +185,14 @@ static const OpCase cases_layer_dw[] = {
     {.name = "two slabs", .n_in = 4, .in = {{2, {70, 40}}, {1, {70}}, {1, {70}}, {2, {70, 40}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpDef def_rms_grad = {.name = "rmsnorm_grad", .equation = "dx = r (g dy - x r^2 mean(g dy x))",
-    .min_in = 4, .max_in = 4,
-    .n_out = 1, .shape = shape_rms_grad, .cases = cases_rms_grad};
+    .min_in = 4, .max_in = 4, .n_out = 1, .shape = shape_rms_grad, .cases = cases_rms_grad};
 static const OpDef def_rms_dw = {.name = "rmsnorm_dw", .equation = "dg = sum_rows dy x r", .min_in = 3, .max_in = 3,
-    .n_out = 1,
-    .sums = 1, .shape = shape_rms_dw, .cases = cases_rms_dw};
+    .n_out = 1, .sums = 1, .shape = shape_rms_dw, .cases = cases_rms_dw};
 static const OpDef def_layer_grad = {.name = "layernorm_grad",
     .equation = "dx = r (g dy - mean(g dy) - xh mean(g dy xh))", .min_in = 5,
     .max_in = 5, .n_out = 1, .shape = shape_layer_grad, .cases = cases_layer_grad};
 static const OpDef def_layer_dw = {.name = "layernorm_dw", .equation = "dg = sum_rows dy xh", .min_in = 4, .max_in = 4,
-    .n_out = 1,
-    .sums = 1, .shape = shape_layer_dw, .cases = cases_layer_dw};
+    .n_out = 1, .sums = 1, .shape = shape_layer_dw, .cases = cases_layer_dw};
 
 static void vjp_rms(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
 {

@@ -1,7 +1,6 @@
 /* rmsnorm, layernorm and gradients with AVX2. Along a row: four sums of eight lanes, folded in a fixed order. Over
- * rows: one
- * chain of additions a column, starting from the accumulator, so that a slice of three sequences gives the bits of
- * three. */
+ * rows: one chain of additions a column, starting from the accumulator, so that a slice of three sequences gives
+ * the bits of three. */
 #include "op/avx2.h"
 #include "op/rows.h"
 #include <math.h>

@@ -1,7 +1,6 @@
 /* Rows of a slice, for *.cpu.c: a slice of s sequences is one tall matrix (op.h rule 3), cut into tiles of rows for
- * row-wise
- * ops and into slabs of columns for sums over rows. Where a run of rows is contiguous it is handed out as one long
- * row. */
+ * row-wise ops and into slabs of columns for sums over rows. Where a run of rows is contiguous it is handed out as
+ * one long row. */
 #ifndef MDR_ROWS_H
 #define MDR_ROWS_H
 #include "op/op.h"

@@ -1,9 +1,7 @@
-/* Reference kernels of the structural ops (declared in ir.h; shape rules and derivatives in src/ir/structural.c): sums
- * over
- * rows, columns and the batch, broadcasting addition, and copies. Not here: param, input, const (storage) and scan
- * (exec).
- * split, rows and reshape are aliases wherever the executor can make them so; these are the copies for where it
- * cannot. */
+/* Reference kernels of the structural ops (declared in ir.h; shape rules and derivatives in src/ir/structural.c):
+ * sums over rows, columns and the batch, broadcasting addition, and copies. Not here: param, input, const (storage)
+ * and scan (exec). split, rows and reshape are aliases wherever the executor can make them so; these are the copies
+ * for where it cannot. */
 #include "op/reference.h"
 
 /* Losses (DT_SUM) are double on every device, so the sums read and write by type. */
@@ -34,8 +32,8 @@ MDR_REF(add) {
                 for (int i = 0; i < c->node->n_in; i++) {
                     const Type *t = &c->node->in_type[i];
                     bool one = mdr_numel(t->shape) == 1;
-                    sum += load(&c->in[i], t->dtype, row_at(&c->in[i], m, s, one ? 0 : r % mdr_rows(t->shape)) + (one
-                        ? 0 : k));
+                    sum += load(&c->in[i], t->dtype,
+                                row_at(&c->in[i], m, s, one ? 0 : r % mdr_rows(t->shape)) + (one ? 0 : k));
                 }
                 store(&c->out[0], c->node->out[0].dtype, row_at(&c->out[0], m, s, r) + k, sum);
             }
@@ -139,8 +137,8 @@ MDR_REF(rows) {
     const RowsAttr *a = c->node->attr;
     const size_t size = size_of(c->node->in_type[0].dtype);
     const bool flat = IN_SHAPE(0).rank == 1;
-    const int64_t each = flat ? 1 : mdr_rows(IN_SHAPE(0)) / IN_SHAPE(0).d[0], cols = flat ? a->count
-        : mdr_cols(IN_SHAPE(0));
+    const int64_t each = flat ? 1 : mdr_rows(IN_SHAPE(0)) / IN_SHAPE(0).d[0];
+    const int64_t cols = flat ? a->count : mdr_cols(IN_SHAPE(0));
     const int64_t count = flat ? 1 : a->count * each;
     FOR_SEQUENCES(c) {
         for (int64_t r = 0; r < count; r++)

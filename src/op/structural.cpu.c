@@ -1,7 +1,6 @@
-/* add, sum_rows, sum_cols, sum_batch with AVX2, for reals; copies by tiles of rows. Sums over rows and over the batch
- * run one
- * chain a column, from the accumulator's value on, in the order of sequences: a slice of three gives the bits of three
- * of one. */
+/* add, sum_rows, sum_cols, sum_batch with AVX2, for reals; copies by tiles of rows. Sums over rows and over the
+ * batch run one chain a column, from the accumulator's value on, in the order of sequences: a slice of three gives
+ * the bits of three of one. */
 #include "op/avx2.h"
 #include "op/rows.h"
 #include <string.h>

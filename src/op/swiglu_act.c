@@ -68,8 +68,7 @@ static const OpCase cases_dx[] = {
     {.name = "two tiles", .n_in = 2, .in = {{2, {70, 48}}, {2, {70, 24}}}, .lo = -4, .hi = 4},
     {0}};
 static const OpDef def_dx = {.name = "swiglu_act_grad", .equation = "dgate = dy up silu'(gate), dup = dy silu(gate)",
-    .min_in = 2,
-    .max_in = 2, .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
+    .min_in = 2, .max_in = 2, .n_out = 1, .inplace = 1, .shape = shape_dx, .cost = cost_dx, .cases = cases_dx};
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din)
 {

@@ -1,7 +1,6 @@
-/* unary: y = f(x), element by element, for a table of functions f; unary_grad: dx = dy f'(x), computed from x or from
- * y,
- * whichever is cheaper (the other input is absent, so that it need not be kept). First order only.
- * GELU: Hendrycks and Gimpel 2016 (both forms); SiLU: Elfwing et al. 2018. */
+/* unary: y = f(x), element by element, for a table of functions f; unary_grad: dx = dy f'(x), computed from x or
+ * from y, whichever is cheaper (the other input is absent, so that it need not be kept). First order only. GELU:
+ * Hendrycks and Gimpel 2016 (both forms); SiLU: Elfwing et al. 2018. */
 #include "op/reference.h"
 
 static real f_neg(real x, real a) { (void)a; return -x; }
@@ -213,8 +212,7 @@ static const OpCase cases[] = {
          .hi = 1},
     {0}};
 static const OpDef def = {.name = "unary", .equation = "y = f(x)", .attr_size = sizeof(UnaryAttr), .min_in = 1,
-    .max_in = 1,
-    .n_out = 1, .inplace = 1, .shape = shape_y, .vjp = vjp, .cost = cost_y, .cases = cases};
+    .max_in = 1, .n_out = 1, .inplace = 1, .shape = shape_y, .vjp = vjp, .cost = cost_y, .cases = cases};
 
 Value mdr_op_unary(Builder *b, UnaryKind kind, double a, Value x)
 {

@@ -69,10 +69,10 @@ static inline __attribute__((always_inline)) void map_grad(int64_t n, const floa
     for (int64_t i = 0; i < n; i += 8)
         v_store(dx + i, n - i, _mm256_mul_ps(v_load(dy + i, n - i), f(v_load(v + i, n - i), a)));
 }
-#define FORWARD(f) static void s_##f(int64_t n, const float *x, const float *dy, float *y, __m256 a) { (void)dy; map(n,
-    x, y, a, f); }
-#define BACKWARD(f) static void s_##f(int64_t n, const float *v, const float *dy, float *dx, __m256 a) { map_grad(n, v,
-    dy, dx, a, f); }
+#define FORWARD(f) \
+    static void s_##f(int64_t n, const float *x, const float *dy, float *y, __m256 a) { (void)dy; map(n, x, y, a, f); }
+#define BACKWARD(f) \
+    static void s_##f(int64_t n, const float *v, const float *dy, float *dx, __m256 a) { map_grad(n, v, dy, dx, a, f); }
 FORWARD(f_neg) FORWARD(f_exp) FORWARD(f_log) FORWARD(f_sin) FORWARD(f_cos) FORWARD(f_sigmoid) FORWARD(f_tanh)
 FORWARD(f_relu) FORWARD(f_sqrt) FORWARD(f_recip) FORWARD(f_softplus) FORWARD(f_silu) FORWARD(f_square) FORWARD(f_scale)
 FORWARD(f_shift) FORWARD(f_gelu_tanh) FORWARD(f_gelu_erf)

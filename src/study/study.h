@@ -41,19 +41,24 @@ MDR_API void mdr_study_protocol_free(Protocol *p);
 /* The trials of one architecture: settings x lr x decay x seeds, in that order. specs: mdr_alloc'ed; borrow arch and protocol. */
 MDR_API void mdr_study_trials(const Protocol *p, const Arch *a, int32_t *n, TrialSpec **specs);
 
-/* One score with its spread. n replicates; half < 0: no interval (fewer than 3). df: Satterthwaite. */
+/* One score with its spread. n replicates; half < 0: no interval (fewer than 3). df: Satterthwaite. n_diverged: (setting,
+ * replicate) pairs counted as chance because every grid point diverged. Nothing to score: value NaN, n 0. */
 typedef struct Score { double value, half, df; int32_t n, n_diverged; } Score;
 typedef struct TaskScore {
     const TaskDef *task;
     Score macro, plain;                   /* at the selected epoch and grid point                                         */
     TaskLevels levels;                    /* means over the task's settings                                               */
     bool at_chance;                       /* not told apart from chance                                                   */
+    int32_t n_setting, n_left_out;        /* scored; with a trial not run                                                 */
 } TaskScore;
+/* mean, mad_lab (selected on test, unclamped): NaN where the protocol allows no mean or a task has nothing to score. params, state: of
+ * the first trial's model. */
 typedef struct ArchScore { const Arch *arch; TaskScore *task; int32_t n_task; Score mean; double mad_lab; int64_t params, state; } ArchScore;
 /* results[i] belongs to specs[i] of mdr_study_trials(p, a); NULL result: not run (its setting is then left out and said so). */
 MDR_API void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, const TrialResult *const *results, int32_t n,
                              Arena *arena, ArchScore *out);
-/* The epoch a selection rule picks: highest accuracy on the split, ties by lower loss, then earlier. -1: none. */
+/* The epoch a selection rule picks. Validation: highest macro accuracy, ties by lower loss, then earlier. Test: mad-lab's rule, lowest
+ * loss (perplexity). -1: none with finite values. */
 MDR_API int32_t mdr_study_select_epoch(const TrialResult *r, bool on_test);
 MDR_API double mdr_study_t_quantile(double df, double p);        /* inverse of Student's t distribution                  */
 #endif
