@@ -1,7 +1,8 @@
-/* Long convolution on one core: y, du and dh of conv_direct and of conv_fft for a slice of sequences, best of many rounds,
- * each round beside a run of bare multiply-adds (the ceiling). GF counts the products made (direct: L (L+1) C flops an op) or
- * 5 M log2 M a transform as executed (fft; its `equal` column: the direct count over its time). The once-a-step ops spectrum
- * and spectrum_adj have a column of their own. Arguments: rows, channels, sequences; without them a table. */
+/* Long convolution on one core: y, du and dh of conv_direct and of conv_fft for a slice of sequences, best of many
+ * rounds, each round beside a run of bare multiply-adds (the ceiling). GF counts the products made (direct: L (L+1)
+ * C flops an op) or 5 M log2 M a transform as executed (fft; its `equal` column: the direct count over its time).
+ * The once-a-step ops spectrum and spectrum_adj have a column of their own. Arguments: rows, channels, sequences;
+ * without them a table. */
 #include "op/op.h"
 #include <immintrin.h>
 #include <math.h>
@@ -13,7 +14,8 @@ typedef struct Job { Node node; Call call; const Kernel *kernel; double flops, b
 
 /* Two independent multiply-adds a cycle, eight lanes: what no kernel can beat. Flops a second. */
 __attribute__((target("avx2,fma"))) static double ceiling(void) {
-    __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1e-3f), a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x, i = x, k = x;
+    __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1e-3f);
+    __m256 a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x, i = x, k = x;
     enum { TURNS = 20000 };
     double start = mdr_clock();
     for (int n = 0; n < TURNS; n++) {
@@ -43,7 +45,8 @@ static Arg value(Shape s, int32_t n_seq, Rng *r) {
     return a;
 }
 
-static Job job(const char *op, const void *attr, int32_t n_seq, Arg in0, Shape shape0, const Arg *in1, Shape shape1, Arg out, bool add) {
+static Job job(const char *op, const void *attr, int32_t n_seq, Arg in0, Shape shape0, const Arg *in1,
+               Shape shape1, Arg out, bool add) {
     const OpRow *row = mdr_op_find(op);
     Job j = {.node = {.op = row->def, .attr = attr, .n_in = in1 ? 2 : 1, .n_out = 1}, .best = INFINITY};
     j.node.in_type[0] = (Type){.shape = shape0, .phase = PH_SEQ};
@@ -72,7 +75,8 @@ static void measure(int32_t rows, int32_t cols, int32_t n_seq) {
     const Shape x = mdr_shape2(rows, cols);
     static const int32_t off = 0, on = 1;
     const int32_t rows_cols[2] = {rows, cols};
-    Arg u = value(x, n_seq, &r), h = value(x, 1, &r), dy = value(x, n_seq, &r), y = value(x, n_seq, NULL), dh = value(x, 1, NULL);
+    Arg u = value(x, n_seq, &r), h = value(x, 1, &r), dy = value(x, n_seq, &r);
+    Arg y = value(x, n_seq, NULL), dh = value(x, 1, NULL);
     u.seq = dy.seq = y.seq = mdr_numel(x);
     Job probe = job("spectrum", NULL, 1, h, x, NULL, x, h, false);
     const Shape z = probe.node.out[0].shape;
@@ -81,7 +85,8 @@ static void measure(int32_t rows, int32_t cols, int32_t n_seq) {
         job("conv_direct", &off, n_seq, u, x, &h, x, y, false), job("conv_direct", &on, n_seq, dy, x, &h, x, y, false),
         job("conv_direct_dh", NULL, n_seq, u, x, &dy, x, dh, true), job("spectrum", NULL, 1, h, x, NULL, x, H, false),
         job("conv_fft", &off, n_seq, u, x, &H, z, y, false), job("conv_fft", &on, n_seq, dy, x, &H, z, y, false),
-        job("conv_fft_dh", NULL, n_seq, u, x, &dy, x, dH, true), job("spectrum_adj", rows_cols, 1, dH, z, NULL, x, dh, false)};
+        job("conv_fft_dh", NULL, n_seq, u, x, &dy, x, dH, true),
+        job("spectrum_adj", rows_cols, 1, dH, z, NULL, x, dh, false)};
     void *scratch = NULL;
     size_t bytes = 0;
     for (int i = 0; i < 8; i++) {
@@ -102,9 +107,10 @@ static void measure(int32_t rows, int32_t cols, int32_t n_seq) {
     }
     double direct = j[0].best + j[1].best + j[2].best, fft = j[4].best + j[5].best + j[6].best;
     double direct_flops = j[0].flops + j[1].flops + j[2].flops, fft_flops = j[4].flops + j[5].flops + j[6].flops;
-    printf("%5d %4d %3d | %8.1f %8.1f %8.1f %6.1f %5.2f | %8.1f %8.1f %8.1f %6.1f %6.1f %8.1f | %5.2f %6.1f\n", rows, cols, n_seq,
-           1e6 * j[0].best / n_seq, 1e6 * j[1].best / n_seq, 1e6 * j[2].best / n_seq, 1e-9 * direct_flops / direct,
-           direct_flops / direct / top, 1e6 * j[4].best / n_seq, 1e6 * j[5].best / n_seq, 1e6 * j[6].best / n_seq,
+    printf("%5d %4d %3d | %8.1f %8.1f %8.1f %6.1f %5.2f | %8.1f %8.1f %8.1f %6.1f %6.1f %8.1f | %5.2f %6.1f\n", rows,
+           cols, n_seq, 1e6 * j[0].best / n_seq, 1e6 * j[1].best / n_seq, 1e6 * j[2].best / n_seq,
+           1e-9 * direct_flops / direct, direct_flops / direct / top, 1e6 * j[4].best / n_seq,
+           1e6 * j[5].best / n_seq, 1e6 * j[6].best / n_seq,
            1e-9 * fft_flops / fft, 1e-9 * direct_flops / fft, 1e6 * (j[3].best + j[7].best), direct / fft, 1e-9 * top);
     fflush(stdout);
     void *const all[] = {u.data, h.data, dy.data, y.data, dh.data, H.data, dH.data, scratch};
@@ -117,8 +123,10 @@ int main(int argc, char **argv) {
         return 0;
     }
     mdr_fp_enter();
-    puts("             | direct, us a sequence                   | fft, us a sequence                         us a step| direct   FMA\n"
-         " rows chan seq|       y       du       dh     GF  of FMA|       y       du       dh     GF  equal spectrum|   /fft     GF");
+    puts("             | direct, us a sequence                  "
+         "| fft, us a sequence                         us a step| direct   FMA\n"
+         " rows chan seq|       y       du       dh     GF  of FMA"
+         "|       y       du       dh     GF  equal spectrum|   /fft     GF");
     if (argc == 4) {
         measure(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
         return 0;

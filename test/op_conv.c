@@ -1,6 +1,7 @@
-/* conv_direct, conv_fft and their gradient ops: every kernel against the double reference over many lengths and widths, the
- * transform against its definition, both convolutions against each other and against the laws of a convolution (impulse,
- * shift, linearity, causality, adjoint), gradients through the graph's own vjp against differences. */
+/* conv_direct, conv_fft and their gradient ops: every kernel against the double reference over many lengths and
+ * widths, the transform against its definition, both convolutions against each other and against the laws of a
+ * convolution (impulse, shift, linearity, causality, adjoint), gradients through the graph's own vjp against
+ * differences. */
 #include "op_harness.h"
 #include "op/fft.h"
 
@@ -61,21 +62,24 @@ static bool have_fast(void) {
 
 static void test_cases(void **state) {
     (void)state;
-    static const char *const names[] = {"conv_direct", "conv_direct_dh", "spectrum", "spectrum_adj", "conv_fft", "conv_fft_dh"};
+    static const char *const names[] = {"conv_direct", "conv_direct_dh", "spectrum", "spectrum_adj",
+                                        "conv_fft", "conv_fft_dh"};
     for (int i = 0; i < MDR_COUNT(names); i++) op_check_cases(names[i], 128);
 }
-/* The whole contract (slices, pieces, add, members, strides) over sizes at and beside every border: tiles of 8 rows, spans of
- * 16 channels, each radix with full and with missing rows. */
+/* The whole contract (slices, pieces, add, members, strides) over sizes at and beside every border: tiles of 8 rows,
+ * spans of 16 channels, each radix with full and with missing rows. */
 static void test_sizes(void **state) {
     (void)state;
-    static const int32_t size[][2] = {{1, 1}, {2, 9}, {7, 8}, {8, 16}, {9, 17}, {15, 31}, {16, 5}, {17, 24}, {31, 16}, {33, 33}, {63, 16},
-                                      {65, 12}, {80, 16}, {81, 7}, {95, 16}, {127, 40}, {128, 16}, {129, 20}, {257, 8}};
+    static const int32_t size[][2] = {
+        {1, 1},   {2, 9},   {7, 8},   {8, 16},  {9, 17},   {15, 31},  {16, 5},   {17, 24},  {31, 16}, {33, 33},
+        {63, 16}, {65, 12}, {80, 16}, {81, 7},  {95, 16},  {127, 40}, {128, 16}, {129, 20}, {257, 8}};
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t turned = 0; turned < 2; turned++) {
             const Shape x = mdr_shape2(size[i][0], size[i][1]), z = spectrum_shape(x);
             const int32_t rows_cols[2] = {x.d[0], x.d[1]};
             const int64_t length = 4 * fft_size(x.d[0]).size;
-            OpCase direct = case_of("size", &turned, x, x), dh = case_of("size", NULL, x, x), fft = case_of("size", &turned, x, z);
+            OpCase direct = case_of("size", &turned, x, x), dh = case_of("size", NULL, x, x);
+            OpCase fft = case_of("size", &turned, x, z);
             OpCase spectrum = case_of("size", NULL, x, (Shape){0}), adj = case_of("size", rows_cols, z, (Shape){0});
             direct.in_axes[1] = fft.in_axes[1] = i % 2 ? SHARED : 0;
             op_check_case("conv_direct", &direct, length);
@@ -127,7 +131,8 @@ static void test_same_function(void **state) {
             for (int32_t s = 0; s < rows[i]; s++)
                 for (int32_t j = 0; j < rows[i]; j++) {
                     const int32_t t = turned ? s - j : s + j;
-                    for (int32_t c = 0; c < 10 && t >= 0 && t < rows[i]; c++) want[t * 10 + c] += h[j * 10 + c] * u[s * 10 + c];
+                    for (int32_t c = 0; c < 10 && t >= 0 && t < rows[i]; c++)
+                        want[t * 10 + c] += h[j * 10 + c] * u[s * 10 + c];
                 }
             for (int way = 0; way < 4; way++) {
                 if (way >= 2 && !fast) break;
@@ -161,16 +166,16 @@ static void test_adjoint(void **state) {
             for (int k = 0; k < MDR_COUNT(all); k++) free(all[k]);
         }
 }
-/* An impulse at p gives h shifted by p; a later input never changes an earlier output (FFT: only by rounding, which is bounded
- * by the size of the input, not by that of the output); outputs are linear. */
+/* An impulse at p gives h shifted by p; a later input never changes an earlier output (FFT: only by rounding, which
+ * is bounded by the size of the input, not by that of the output); outputs are linear. */
 static void test_laws(void **state) {
     (void)state;
     const bool fast = have_fast();
     const int32_t rows = 150, cols = 16, at = 41;
     const Shape x = mdr_shape2(rows, cols);
     const int64_t n = mdr_numel(x);
-    double *h = draw(x, 7), *u = draw(x, 8), *pulse = calloc((size_t)n, sizeof *pulse), *both = malloc((size_t)n * sizeof *both);
-    double *later = malloc((size_t)n * sizeof *later);
+    double *h = draw(x, 7), *u = draw(x, 8), *pulse = calloc((size_t)n, sizeof *pulse);
+    double *both = malloc((size_t)n * sizeof *both), *later = malloc((size_t)n * sizeof *later);
     for (int32_t c = 0; c < cols; c++) pulse[at * cols + c] = 1;
     for (int64_t i = 0; i < n; i++) both[i] = u[i] + 4 * pulse[i], later[i] = i < at * cols ? u[i] : 1000;
     for (int way = 0; way < 4; way++) {
@@ -186,7 +191,7 @@ static void test_laws(void **state) {
             assert_true(fabs(sum[i] - (y[i] + 4 * shifted[i])) <= 20 * tol);
             if (i >= at * cols) continue;
             if (way % 2 == 0) assert_true(changed[i] == y[i]);
-            assert_true(fabs(changed[i] - y[i]) <= tol * 1000 * 12);          /* 12 = sqrt(rows): the 2-norm of the input      */
+            assert_true(fabs(changed[i] - y[i]) <= tol * 1000 * 12);     /* 12 = sqrt(rows): the 2-norm of the input */
         }
         double *const all[] = {shifted, y, sum, changed};
         for (int k = 0; k < MDR_COUNT(all); k++) free(all[k]);
@@ -280,8 +285,8 @@ static void test_refusals(void **state) {
 int main(void) {
     print_message("seed %d\n", OP_SEED);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),     cmocka_unit_test(test_sizes), cmocka_unit_test(test_definition), cmocka_unit_test(test_same_function),
-        cmocka_unit_test(test_adjoint),   cmocka_unit_test(test_laws),  cmocka_unit_test(test_isolation),  cmocka_unit_test(test_graph),
-        cmocka_unit_test(test_refusals)};
+        cmocka_unit_test(test_cases),   cmocka_unit_test(test_sizes),     cmocka_unit_test(test_definition),
+        cmocka_unit_test(test_same_function), cmocka_unit_test(test_adjoint), cmocka_unit_test(test_laws),
+        cmocka_unit_test(test_isolation), cmocka_unit_test(test_graph),   cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,12 +14,12 @@ typedef struct Block { float *f; double *d; int64_t n, rows, cols, ld, seq; } Bl
 typedef struct Problem {
     int64_t rows, k, n;
     int32_t n_seq, transposed, bias, tall;                   /* tall: no gaps between sequences                           */
-    bool own_w;                                              /* a w for each sequence                                     */
+    bool own_w, one_x;                                       /* a w for each sequence; one x for all                      */
 } Problem;
 
 static const struct { int64_t rows, k, n; } size[] = {
     {1, 1, 1}, {1, 9, 12}, {7, 1, 16}, {13, 10, 1}, {5, 11, 17}, {6, 4, 8}, {127, 128, 48}, {31, 20, 23}, {2, 33, 7}, {3, 3, 3}, {4, 5, 24},
-    {9, 8, 256}, {130, 256, 24}, {25, 7, 25}, {29, 13, 32}, {47, 16, 33}, {8, 6, 40}, {50, 65, 39}, {241, 19, 31}, {121, 2, 15}, {14, 352, 20}};
+    {9, 8, 256}, {130, 256, 24}, {25, 7, 25}, {29, 13, 32}, {47, 16, 33}, {8, 6, 40}, {50, 65, 39}, {241, 19, 31}, {121, 2, 15}, {14, 352, 20}, {530, 3, 20}};
 
 static uint32_t bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
 static float *at(const Block *b, int32_t s, int64_t r) { return b->f + s * b->seq + r * b->ld; }
@@ -84,7 +84,7 @@ static void run_kernel(const Kernel *k, Call *c, int64_t piece) {
 typedef struct Sides { Block x, w, bias, y; } Sides;
 static Sides sides(const Problem *p, uint64_t stream) {
     Rng rng = mdr_rng(SEED, stream);
-    return (Sides){block(&rng, p->rows, p->k, p->n_seq, p->tall, false),
+    return (Sides){block(&rng, p->rows, p->k, p->n_seq, p->tall, p->one_x),
                    block(&rng, p->transposed ? p->n : p->k, p->transposed ? p->k : p->n, p->n_seq, p->tall, !p->own_w),
                    block(&rng, 1, p->n, p->n_seq, p->tall, true), block(NULL, p->rows, p->n, p->n_seq, p->tall, false)};
 }
@@ -164,9 +164,12 @@ static void test_matmul(void **state) {
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t v = 0; v < 16; v++) {
             if (size[i].rows * size[i].k > 5000 && v % 5 != 0) continue;          /* the large ones: a few of the variants   */
-            Problem p = {size[i].rows, size[i].k, size[i].n, v & 8 ? 3 : 1, v & 1, (v >> 1) & 1, (v >> 2) & 1, false};
+            Problem p = {size[i].rows, size[i].k, size[i].n, v & 8 ? 3 : 1, v & 1, (v >> 1) & 1, (v >> 2) & 1, false, false};
             check_matmul(&p, stream++);
             p.own_w = true;
+            check_matmul(&p, stream++);
+            p.own_w = false;
+            p.one_x = true;
             check_matmul(&p, stream++);
         }
 }
@@ -174,7 +177,7 @@ static void test_matmul(void **state) {
 /* A row alone, in a shorter matrix, among the rows of other sequences: always the same bits. */
 static void test_row_position(void **state) {
     (void)state;
-    const Problem p = {61, 37, 41, 2, 0, 1, 1, false};
+    const Problem p = {61, 37, 41, 2, 0, 1, 1, false, false};
     Sides s = sides(&p, 9000);
     fast(&p, &s, 0);
     for (int64_t rows = 1; rows <= 30; rows += rows < 14 ? 1 : 5)
@@ -197,9 +200,9 @@ static void test_row_position(void **state) {
 
 /* ---- matmul_tn ------------------------------------------------------------------------------------------------------ */
 typedef struct Turned { Block x, y, z; } Turned;
-static Turned turned(const Problem *p, uint64_t stream, bool add, bool shared_x) {
+static Turned turned(const Problem *p, uint64_t stream, bool add) {
     Rng rng = mdr_rng(SEED, stream);
-    return (Turned){block(&rng, p->rows, p->k, p->n_seq, p->tall, shared_x), block(&rng, p->rows, p->n, p->n_seq, p->tall, false),
+    return (Turned){block(&rng, p->rows, p->k, p->n_seq, p->tall, p->one_x), block(&rng, p->rows, p->n, p->n_seq, p->tall, false),
                     block(&rng, p->k, p->n, p->n_seq, false, add)};
 }
 static void drop_turned(Turned *t) { drop(&t->x); drop(&t->y); drop(&t->z); }
@@ -221,8 +224,8 @@ static void fast_tn(const Problem *p, const Turned *t, bool add, int64_t piece) 
     run_kernel(k, &c, piece);
 }
 
-static void check_tn(const Problem *p, uint64_t stream, bool add, bool shared_x) {
-    Turned t = turned(p, stream, add, shared_x), cut = turned(p, stream, add, shared_x), before = turned(p, stream, add, shared_x);
+static void check_tn(const Problem *p, uint64_t stream, bool add) {
+    Turned t = turned(p, stream, add), cut = turned(p, stream, add), before = turned(p, stream, add);
     fast_tn(p, &t, add, 0);
     assert_gaps(&t.z, p->n_seq);
     fast_tn(p, &cut, add, 1);
@@ -266,21 +269,21 @@ static void test_matmul_tn(void **state) {
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t v = 0; v < 16; v++) {
             if (size[i].rows * size[i].k > 5000 && v % 5 != 0) continue;
-            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1, false};
-            check_tn(&p, stream++, v & 1, (v & 8) != 0);
+            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1, false, (v & 8) != 0};
+            check_tn(&p, stream++, v & 1);
         }
 }
 
-/* Strides of x at which rows would share cache sets are copied: the bits are those of the other path. */
+/* The stride of x, cache sets or not, is nothing to the bits. */
 static void test_tn_strides(void **state) {
     (void)state;
-    const Problem p = {150, 64, 40, 1, 0, 0, 1, false};
-    Turned a = turned(&p, 30000, true, false), b = turned(&p, 30000, true, false);
+    const Problem p = {150, 64, 40, 1, 0, 0, 1, false, false};
+    Turned a = turned(&p, 30000, true), b = turned(&p, 30000, true);
     fast_tn(&p, &a, true, 0);
     for (int64_t ld = 64; ld <= 128; ld += 16) {
         float *x = mdr_alloc((size_t)(p.rows * ld) * sizeof *x);
         for (int64_t r = 0; r < p.rows; r++) memcpy(x + r * ld, at(&a.x, 0, r), (size_t)p.k * sizeof *x);
-        Turned t = turned(&p, 30000, true, false);
+        Turned t = turned(&p, 30000, true);
         memcpy(b.z.f, t.z.f, (size_t)t.z.n * sizeof(float));
         Turned moved = {{.f = x, .ld = ld, .seq = p.rows * ld}, b.y, b.z};
         fast_tn(&p, &moved, true, 0);
@@ -295,8 +298,8 @@ static void test_tn_strides(void **state) {
 /* Adding sequence by sequence, or slice by slice, is the one chain over all of them. */
 static void test_tn_slices(void **state) {
     (void)state;
-    const Problem all = {45, 26, 40, 5, 0, 0, 1, false};
-    Turned whole = turned(&all, 31000, true, false), parts = turned(&all, 31000, true, false);
+    const Problem all = {45, 26, 40, 5, 0, 0, 1, false, false};
+    Turned whole = turned(&all, 31000, true), parts = turned(&all, 31000, true);
     fast_tn(&all, &whole, true, 0);
     for (int32_t s = 0; s < 5; s += 2) {
         Problem some = all;

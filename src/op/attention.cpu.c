@@ -1,14 +1,14 @@
 /* attention, fast: a unit is one head of one sequence. 24 queries as lanes meet blocks of keys that stay in the first-level
  * cache: S = K Q^T (keys broadcast), row maximum, P = 2^(S - max), O = V^T P; a running maximum joins the blocks (Milakov and
  * Gimelshein 2018). Keys that no query of the tile sees are never touched; the diagonal is cut in steps of 8 keys.
- * Block borders depend on the query's position and the window only, so the bits of row t do not depend on L or the slice.
+ * Block borders depend on the tile and the window only: the slice changes no bit (nor, without a window, does L).
  * Scratch is O(L d). The gradient stands in attention_grad.cpu.c. */
 #include "op/attention_tile.h"
 
 enum { BLOCK = 96 };                             /* keys in a block: S, K and V for head size 8 take half of the cache      */
 
 typedef struct Work { float *k, *v, *qt, *o, *s; } Work;
-typedef struct Tile {                            /* the 24 queries at hand                                                 */
+typedef struct Tile {                            /* the queries at hand                                                    */
     __m256i lo[3], hi[3];                        /* lane sees key j if lo < j < hi                                         */
     __m256 most[3], sum[3];
     int32_t q0, nv;
@@ -38,12 +38,10 @@ INL void scores(int nv, int32_t d, int32_t n, const float *k, const float *qt, f
     if (nv > 1) most[1] = m1;
     if (nv > 2) most[2] = m2;
 }
-static void masked_most(const Tile *t, int v0, int32_t j0, int32_t n, const float *s, __m256 *most) {
-    for (int v = v0; v < t->nv; v++)
-        for (int32_t j = 0; j < n; j++) {
-            const __m256 x = _mm256_load_ps(s + j * TILE + 8 * v), keep = v_keep(j0 + j, t->lo[v], t->hi[v]);
-            most[v] = _mm256_max_ps(most[v], _mm256_blendv_ps(most[v], x, keep));
-        }
+static __m256 masked_most(__m256 most, __m256i lo, __m256i hi, int32_t j0, int32_t n, const float *s) {
+    for (int32_t j = 0; j < n; j++)
+        most = _mm256_max_ps(most, _mm256_blendv_ps(most, _mm256_load_ps(s + j * TILE), v_keep(j0 + j, lo, hi)));
+    return most;
 }
 
 /* ---- s = 2^(s - most), sum += s --------------------------------------------------------------------------------------- */
@@ -63,36 +61,36 @@ INL void exps(int nv, int32_t d, int32_t n, float *s, const __m256 *most, __m256
     if (nv > 1) sum[1] = l1;
     if (nv > 2) sum[2] = l2;
 }
-static void masked_exps(Tile *t, int v0, int32_t j0, int32_t n, float *s) {
-    for (int v = v0; v < t->nv; v++)
-        for (int32_t j = 0; j < n; j++) {
-            const __m256 p = _mm256_and_ps(v_keep(j0 + j, t->lo[v], t->hi[v]),
-                                           v_exp2(_mm256_sub_ps(_mm256_load_ps(s + j * TILE + 8 * v), t->most[v])));
-            _mm256_store_ps(s + j * TILE + 8 * v, p);
-            t->sum[v] = _mm256_add_ps(t->sum[v], p);
-        }
+static __m256 masked_exps(__m256 sum, __m256 most, __m256i lo, __m256i hi, int32_t j0, int32_t n, float *s) {
+    for (int32_t j = 0; j < n; j++, s += TILE) {
+        const __m256 p = _mm256_and_ps(v_keep(j0 + j, lo, hi), v_exp2(_mm256_sub_ps(_mm256_load_ps(s), most)));
+        _mm256_store_ps(s, p);
+        sum = _mm256_add_ps(sum, p);
+    }
+    return sum;
 }
 
-/* The keys [j, next) have one shape: left edge of the window, seen by all, or 8 keys of the diagonal. */
-static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, bool *masked) {
+/* The keys [j, next) have one shape: left edge of the window, seen by all, or 8 keys of the diagonal, which the registers below
+ * v0 do not see. Registers v0 .. v1-1 need the mask. */
+static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, int *v1) {
+    const bool edge = j < t->seen;
     *v0 = j > t->q0 ? (j - t->q0) / 8 : 0;
-    *masked = j >= t->q0 || j < t->seen;
+    *v1 = edge ? t->nv : j >= t->q0 ? *v0 + 1 : *v0;
     if (j >= t->q0) return at_most(end, j + 8);
-    return at_most(end, *masked ? at_most(t->seen, t->q0) : t->q0);
+    return at_most(end, edge ? at_most(t->seen, t->q0) : t->q0);
 }
 
 static void one_block(const Head *h, const Work *w, Tile *t, int32_t begin, int32_t end, bool first) {
-    __m256 old[3];
-    int v0;
-    bool masked;
+    __m256 old[3], most[3];
+    int v0, v1;
     memcpy(old, t->most, sizeof old);
     for (int32_t j = begin, next; j < end; j = next) {
-        next = segment(t, j, end, &v0, &masked);
+        next = segment(t, j, end, &v0, &v1);
         float *s = w->s + (j - begin) * TILE;
-        __m256 unused[3] = {t->most[0], t->most[0], t->most[0]};
-        BY_SHAPE(t->nv - v0, h->dp, scores, next - j, w->k + (int64_t)j * h->dp, w->qt + 8 * v0, s + 8 * v0,
-                 masked ? unused : t->most + v0);
-        if (masked) masked_most(t, v0, j, next - j, s, t->most);
+        memcpy(most, t->most, sizeof most);
+        BY_SHAPE(t->nv - v0, h->dp, scores, next - j, w->k + (int64_t)j * h->dp, w->qt + 8 * v0, s + 8 * v0, most + v0);
+        for (int v = v0; v < t->nv; v++)
+            t->most[v] = v < v1 ? masked_most(t->most[v], t->lo[v], t->hi[v], j, next - j, s + 8 * v) : most[v];
     }
     for (int v = 0; v < t->nv && !first; v++) {
         const __m256 shrink = v_exp2(_mm256_sub_ps(old[v], t->most[v]));
@@ -101,16 +99,20 @@ static void one_block(const Head *h, const Work *w, Tile *t, int32_t begin, int3
             _mm256_store_ps(w->o + f * TILE + 8 * v, _mm256_mul_ps(shrink, _mm256_load_ps(w->o + f * TILE + 8 * v)));
     }
     for (int32_t j = begin, next; j < end; j = next) {
-        next = segment(t, j, end, &v0, &masked);
+        next = segment(t, j, end, &v0, &v1);
         float *s = w->s + (j - begin) * TILE;
-        if (masked) masked_exps(t, v0, j, next - j, s);
-        else BY_SHAPE(t->nv, 8, exps, next - j, s, t->most, t->sum);
+        for (int v = v0; v < v1; v++)
+            t->sum[v] = masked_exps(t->sum[v], t->most[v], t->lo[v], t->hi[v], j, next - j, s + 8 * v);
+        if (v1 < t->nv) BY_SHAPE(t->nv - v1, 8, exps, next - j, s + 8 * v1, t->most + v1, t->sum + v1);
         BY_SHAPE(t->nv - v0, h->dp, tile_gather, next - j, w->v + (int64_t)j * h->dp, s + 8 * v0, w->o + 8 * v0);
     }
 }
 
-static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q, int32_t q0, Tile *t) {
-    const int32_t n = at_most(TILE, h->rows - q0), end = q0 + up8(n);
+/* Rows of the next tile: one register alone would run at half the rate (four chains), so 32 rows are 16 + 16, not 24 + 8. */
+static int32_t tile_rows(int32_t left) { return up8(left) == 32 ? 16 : at_most(TILE, left); }
+
+static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q, int32_t q0, int32_t n, Tile *t) {
+    const int32_t end = q0 + up8(n);
     const __m256 scale = _mm256_set1_ps((float)(LOG2E / sqrt((double)h->d)));
     t->q0 = q0;
     t->nv = up8(n) / 8;
@@ -150,10 +152,10 @@ static void attention_fast(const Call *c, int64_t unit0, int64_t unit1) {
         pack_rows(&h, in[2], c->in[2].ld, 1.0f, w.v);
         float *y = c->out[0].data ? (float *)c->out[0].data + s * c->out[0].seq + col : NULL;
         float *lse = c->out[1].data ? (float *)c->out[1].data + s * c->out[1].seq + head : NULL;
-        for (int32_t q0 = 0; q0 < h.rows; q0 += TILE) {
+        for (int32_t q0 = 0, n; q0 < h.rows; q0 += n) {
             Tile t;
-            one_tile(&h, &w, in[0], c->in[0].ld, q0, &t);
-            const int32_t n = at_most(TILE, h.rows - q0);
+            n = tile_rows(h.rows - q0);
+            one_tile(&h, &w, in[0], c->in[0].ld, q0, n, &t);
             __m256 inverse[3];
             for (int v = 0; v < t.nv; v++) inverse[v] = _mm256_div_ps(_mm256_set1_ps(1.0f), t.sum[v]);
             if (y) lanes_to_rows(&h, n, w.o, inverse, y + q0 * c->out[0].ld, c->out[0].ld);

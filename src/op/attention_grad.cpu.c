@@ -48,12 +48,9 @@ INL void exps(int nv, int32_t d, int32_t n, float *p) {
         if (nv > 2) _mm256_store_ps(p + 16, v_exp2(_mm256_load_ps(p + 16)));
     }
 }
-static void masked_exps(const Tile *t, int nv, int32_t j0, int32_t n, float *p) {
-    for (int v = 0; v < nv; v++)
-        for (int32_t j = 0; j < n; j++) {
-            float *at = p + j * TILE + 8 * v;
-            _mm256_store_ps(at, _mm256_and_ps(v_keep(j0 + j, t->lo[v], t->hi[v]), v_exp2(_mm256_load_ps(at))));
-        }
+static void masked_exps(__m256i lo, __m256i hi, int32_t j0, int32_t n, float *p) {
+    for (int32_t j = 0; j < n; j++, p += TILE)
+        _mm256_store_ps(p, _mm256_and_ps(v_keep(j0 + j, lo, hi), v_exp2(_mm256_load_ps(p))));
 }
 /* ds = p (dy v^T - total), n queries */
 #define TIMES_P(r) { const __m256 b = _mm256_broadcast_ss(total + j + (r));                                            \
@@ -100,25 +97,25 @@ static void query_grads(int32_t d, int32_t n, int32_t nk, const float *ds, const
         }
 }
 
-/* Queries [j, next) of one shape: 8 of the diagonal, seeing the first nv registers; seen by all; right edge of the window. */
-static int32_t segment(const Tile *t, int32_t j, int32_t end, int *nv, bool *masked) {
+/* Queries [j, next) of one shape: 16 of the diagonal, seeing two registers, then 8 that see three; seen by all; right edge of the
+ * window. Registers v0 .. nv-1 need the mask. */
+static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, int *nv) {
     const int32_t diagonal = t->k0 + 8 * t->nv;
-    *nv = j < diagonal ? (j - t->k0) / 8 + 1 : t->nv;
-    *masked = j < diagonal || j >= t->seen;
-    return at_most(end, j < diagonal ? j + 8 : *masked ? end : t->seen);
+    *nv = j == t->k0 && t->nv > 1 ? 2 : t->nv;
+    *v0 = j >= t->seen || j == t->k0 ? 0 : j < diagonal ? *nv - 1 : *nv;
+    return at_most(end, j < diagonal ? at_most(diagonal, j + (j == t->k0 ? 16 : 8)) : j >= t->seen ? end : t->seen);
 }
 
 static void one_block(const Head *h, const Work *w, const Tile *t, int32_t begin, int32_t end) {
     for (int32_t j = begin, next; j < end; j = next) {
-        int nv;
-        bool masked;
-        next = segment(t, j, end, &nv, &masked);
+        int v0, nv;
+        next = segment(t, j, end, &v0, &nv);
         const int32_t n = next - j, d = h->dp;
         const float *q = w->q + (int64_t)j * d, *dy = w->dy + (int64_t)j * d;
         float *dq = w->dq + (int64_t)j * d;
         BY_SHAPE(nv, d, scores, n, q, w->kt, w->lse + j, w->p);
-        if (masked) masked_exps(t, nv, j, n, w->p);
-        else BY_SHAPE(nv, 8, exps, n, w->p);
+        for (int v = v0; v < nv; v++) masked_exps(t->lo[v], t->hi[v], j, n, w->p + 8 * v);
+        if (v0 > 0) BY_SHAPE(v0, 8, exps, n, w->p);
         BY_SHAPE(nv, d, score_grads, n, dy, w->vt, w->total + j, w->p, w->ds);
         BY_SHAPE(nv, d, tile_gather, n, dy, w->p, w->dvt);
         BY_SHAPE(nv, d, tile_gather, n, q, w->ds, w->dkt);
@@ -130,6 +127,21 @@ static void one_block(const Head *h, const Work *w, const Tile *t, int32_t begin
     }
 }
 
+/* to[t] = a[t] . b[t]; a packed, b as it comes; eight rows at a time, summed across after a transposition */
+static void row_dots(const Head *h, const float *a, const float *b, int64_t ld, float *to) {
+    for (int32_t t = 0; t < h->padded; t += 8) {
+        __m256 m[8];
+        for (int i = 0; i < 8; i++) {
+            m[i] = _mm256_setzero_ps();
+            for (int32_t f = 0; f < h->dp && t + i < h->rows; f += 8)
+                m[i] = _mm256_fmadd_ps(_mm256_load_ps(a + (int64_t)(t + i) * h->dp + f), v_load(b + (t + i) * ld + f, h->d - f), m[i]);
+        }
+        transpose8(m);
+        for (int i = 0; i < 4; i++) m[i] = _mm256_add_ps(m[i], m[i + 4]);
+        _mm256_store_ps(to + t, _mm256_add_ps(_mm256_add_ps(m[0], m[2]), _mm256_add_ps(m[1], m[3])));
+    }
+}
+
 /* The rows of q (scaled), dy, lse (in base 2) and D = dy.y - dlse; dq = 0. */
 static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int64_t head) {
     const float *in[7];
@@ -138,14 +150,10 @@ static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int6
     pack_rows(h, in[0], c->in[0].ld, (float)(LOG2E / sqrt((double)h->d)), w->q);
     pack_rows(h, in[5], c->in[5].ld, 1.0f, w->dy);
     memset(w->dq, 0, (size_t)h->padded * (size_t)h->dp * sizeof *w->dq);
-    memset(w->lse, 0, 2 * (size_t)h->padded * sizeof *w->lse);
-    for (int32_t t = 0; t < h->rows; t++) {
-        const float *y = in[3] + t * c->in[3].ld, *dy = w->dy + (int64_t)t * h->dp;
-        __m256 sum = _mm256_mul_ps(_mm256_load_ps(dy), v_load(y, h->d));
-        for (int32_t f = 8; f < h->dp; f += 8) sum = _mm256_fmadd_ps(_mm256_load_ps(dy + f), v_load(y + f, h->d - f), sum);
-        w->total[t] = h_sum(sum) - (in[6] ? in[6][t * c->in[6].ld] : 0.0f);
-        w->lse[t] = (float)LOG2E * in[4][t * c->in[4].ld];
-    }
+    for (int32_t t = h->rows; t < h->padded; t++) w->lse[t] = 0.0f;
+    row_dots(h, w->dy, in[3], c->in[3].ld, w->total);
+    for (int32_t t = 0; t < h->rows; t++) w->lse[t] = (float)LOG2E * in[4][t * c->in[4].ld];
+    for (int32_t t = 0; t < h->rows && in[6]; t++) w->total[t] -= in[6][t * c->in[6].ld];
 }
 
 /* Keys k0 .. of the head: rows in w->k, and both k and v with keys as lanes. */

@@ -100,7 +100,9 @@ INL void transpose8(__m256 v[8]) {
 }
 /* to[row][dp] = from[row][d] * scale; zeros beyond d and in the rows up to h->padded */
 static inline void pack_rows(const Head *h, const float *from, int64_t ld, float scale, float *to) {
-    for (int32_t t = 0; t < h->rows; t++)
+    if (h->d == 8)
+        for (int32_t t = 0; t < h->rows; t++) _mm256_store_ps(to + 8 * t, _mm256_mul_ps(_mm256_loadu_ps(from + t * ld), _mm256_set1_ps(scale)));
+    else for (int32_t t = 0; t < h->rows; t++)
         for (int32_t f = 0; f < h->dp; f += 8)
             _mm256_store_ps(to + (int64_t)t * h->dp + f, _mm256_mul_ps(v_load(from + t * ld + f, h->d - f), _mm256_set1_ps(scale)));
     memset(to + (int64_t)h->rows * h->dp, 0, (size_t)(h->padded - h->rows) * (size_t)h->dp * sizeof *to);

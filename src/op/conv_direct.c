@@ -75,8 +75,8 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
 
 enum { SHARED = 1 + MDR_AXIS_MEMBER };
 static const OpCase cases[] = {
-    {.name = "causal", .attr = &(const ConvAttr){0}, .n_in = 2, .in = {{2, {37, 24}}, {2, {37, 24}}}, .in_axes = {0, SHARED},
-     .lo = -1, .hi = 1},
+    {.name = "causal", .attr = &(const ConvAttr){0}, .n_in = 2, .in = {{2, {37, 24}}, {2, {37, 24}}},
+     .in_axes = {0, SHARED}, .lo = -1, .hi = 1},
     {.name = "anticausal, odd", .attr = &(const ConvAttr){1}, .n_in = 2, .in = {{2, {29, 13}}, {2, {29, 13}}},
      .in_axes = {0, SHARED}, .lo = -1, .hi = 1},
     {.name = "a filter a sequence", .attr = &(const ConvAttr){0}, .n_in = 2, .in = {{2, {16, 8}}, {2, {16, 8}}},
@@ -84,7 +84,8 @@ static const OpCase cases[] = {
     {.name = "one row", .attr = &(const ConvAttr){1}, .n_in = 2, .in = {{2, {1, 3}}, {2, {1, 3}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpDef def = {.name = "conv_direct", .equation = "y[t,c] = sum_{s<=t} h[t-s,c] u[s,c]",
-    .attr_size = sizeof(ConvAttr), .min_in = 2, .max_in = 2, .n_out = 1, .shape = shape, .vjp = vjp, .cost = cost, .cases = cases};
+    .attr_size = sizeof(ConvAttr), .min_in = 2, .max_in = 2, .n_out = 1, .shape = shape, .vjp = vjp, .cost = cost,
+    .cases = cases};
 
 Value mdr_op_conv_direct(Builder *b, Value u, Value h) {
     const ConvAttr a = {0};

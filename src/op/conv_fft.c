@@ -9,7 +9,7 @@
 #include "op/fft.h"
 
 typedef struct Complex { acc re, im; } Complex;
-static Complex unit(acc turns) {                      /* e^{2 pi i turns}                                                  */
+static Complex unit(acc turns) {                      /* e^{2 pi i turns} */
     Complex w;
     d_sincos(6.283185307179586477 * turns, &w.im, &w.re);
     return w;
@@ -254,8 +254,8 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
     din[1] = mdr_ir_node(b, &def_dh, NULL, 2, both);
 }
 static const OpCase cases[] = {
-    {.name = "odd", .attr = &(const FftAttr){0}, .n_in = 2, .in = {{2, {37, 13}}, {2, {2, 16 * 64}}}, .in_axes = {0, SHARED},
-     .lo = -1, .hi = 1},
+    {.name = "odd", .attr = &(const FftAttr){0}, .n_in = 2, .in = {{2, {37, 13}}, {2, {2, 16 * 64}}},
+     .in_axes = {0, SHARED}, .lo = -1, .hi = 1},
     {.name = "transpose, radix 5", .attr = &(const FftAttr){1}, .n_in = 2, .in = {{2, {65, 24}}, {2, {3, 16 * 80}}},
      .in_axes = {0, SHARED}, .lo = -1, .hi = 1},
     {.name = "a spectrum a sequence", .attr = &(const FftAttr){0}, .n_in = 2, .in = {{2, {3, 8}}, {2, {1, 16 * 16}}},

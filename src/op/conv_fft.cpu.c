@@ -1,12 +1,13 @@
-/* conv_fft, conv_fft_dh, spectrum and spectrum_adj with AVX2: 16 channels of one sequence (a line of the cache) are a unit's
- * work, in two halves of 8 lanes; the transform is fft.cpu.c's. A sequence is transformed alone, so its bits do not depend
- * on its neighbours. Gradients of the spectrum add up sequence by sequence in order. Equations: conv_fft.c. */
+/* conv_fft, conv_fft_dh, spectrum and spectrum_adj with AVX2: 16 channels of one sequence (a line of the cache) are
+ * a unit's work, in two halves of 8 lanes; the transform is fft.cpu.c's. A sequence is transformed alone, so its
+ * bits do not depend on its neighbours. Gradients of the spectrum add up sequence by sequence in order. Equations:
+ * conv_fft.c. */
 #include "op/op.h"
 #include "op/fft.h"
 
-enum { SPAN = 2 * FFT_LANES };                         /* channels of a unit                                              */
+enum { SPAN = 2 * FFT_LANES };                         /* channels of a unit */
 
-typedef struct Work { FftSize size; int32_t rows, cols; float *table, *z[4]; } Work;       /* z: FFT buffers in scratch    */
+typedef struct Work { FftSize size; int32_t rows, cols; float *table, *z[4]; } Work;    /* z: FFT buffers in scratch */
 
 static int64_t spans(Shape x) { return (x.d[1] + SPAN - 1) / SPAN; }
 static Shape real_shape(const Node *n) { return n->in_type[0].shape; }
@@ -25,15 +26,18 @@ static FftColumns columns(const Work *w, const Arg *a, int64_t seq, int64_t span
     const int32_t first = (int32_t)span * SPAN, left = w->cols - first;
     return (FftColumns){(float *)a->data + seq * a->seq + first, a->ld, left < SPAN ? left : SPAN};
 }
-static float *spectrum_row(const Arg *a, int64_t seq, int64_t row) { return (float *)a->data + seq * a->seq + row * a->ld; }
+static float *spectrum_row(const Arg *a, int64_t seq, int64_t row) {
+    return (float *)a->data + seq * a->seq + row * a->ld;
+}
 
-/* unit = span * n_seq + sequence: neighbours share the filter */
+/* unit = sequence * spans + span: neighbours are on neighbouring lines of the same rows */
 static int64_t units_each(const Node *n, Extent e) { return spans(real_shape(n)) * e.n_seq; }
 static void conv_fft(const Call *c, int64_t unit0, int64_t unit1) {
     const Work w = prepare(c, real_shape(c->node), 2);
     const int32_t conj = ((const FftAttr *)c->node->attr)->conj;
+    const int64_t n_span = spans(real_shape(c->node));
     for (int64_t unit = unit0; unit < unit1; unit++) {
-        const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
+        const int64_t span = unit % n_span, seq = unit / n_span;
         const FftColumns u = columns(&w, &c->in[0], seq, span), y = columns(&w, &c->out[0], seq, span);
         mdr_op_fft_begin(w.size, w.table, u, w.rows, w.z[0], w.z[1]);
         for (int half = 0; half * FFT_LANES < u.n; half++)
@@ -70,9 +74,9 @@ static size_t scratch_dh(const Node *n, Extent e) {
 static void spectrum(const Call *c, int64_t unit0, int64_t unit1) {
     const Work w = prepare(c, real_shape(c->node), 2);
     const float scale = (float)(1.0 / w.size.size);
-    const int64_t n = (int64_t)w.size.sub * FFT_POINT;
+    const int64_t n = (int64_t)w.size.sub * FFT_POINT, n_span = (w.cols + SPAN - 1) / SPAN;
     for (int64_t unit = unit0; unit < unit1; unit++) {
-        const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
+        const int64_t span = unit % n_span, seq = unit / n_span;
         const FftColumns h = columns(&w, &c->in[0], seq, span);
         mdr_op_fft_begin(w.size, w.table, h, w.rows, w.z[0], w.z[1]);
         for (int half = 0; half * FFT_LANES < h.n; half++) {
@@ -87,9 +91,9 @@ static int64_t units_adj(const Node *n, Extent e) { return spans(n->out[0].shape
 static void spectrum_adj(const Call *c, int64_t unit0, int64_t unit1) {
     const Work w = prepare(c, c->node->out[0].shape, 2);
     const float scale = (float)(1.0 / w.size.size);
-    const int64_t n = (int64_t)w.size.sub * FFT_POINT;
+    const int64_t n = (int64_t)w.size.sub * FFT_POINT, n_span = (w.cols + SPAN - 1) / SPAN;
     for (int64_t unit = unit0; unit < unit1; unit++) {
-        const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
+        const int64_t span = unit % n_span, seq = unit / n_span;
         const FftColumns h = columns(&w, &c->out[0], seq, span);
         for (int half = 0; half * FFT_LANES < h.n; half++) {
             const float *from = spectrum_row(&c->in[0], seq, 2 * span + half);

@@ -1,8 +1,8 @@
-/* The transform of fft.h with AVX2 and FMA, lanes = 8 channels. The first level (radix R, real rows in) and the last (real
- * rows out) are small dense products with constants; the others are radix-4 butterflies, depth first, so that all levels
- * below some hundred points run in the first cache, where the two innermost of F and of F^H meet around the product with
- * the filter. Every butterfly of a block has the same three factors (r, r^2, r^3 for z^m - r^4), so a table is about
- * 2 M numbers. Not here: strides of sequences, sums over them (conv_fft.cpu.c). */
+/* The transform of fft.h with AVX2 and FMA, lanes = 8 channels. The first level (radix R, real rows in) and the last
+ * (real rows out) are small dense products with constants; the others are radix-4 butterflies, depth first, so that
+ * all levels below some hundred points run in the first cache, where the two innermost of F and of F^H meet around
+ * the product with the filter. Every butterfly of a block has the same three factors (r, r^2, r^3 for z^m - r^4), so
+ * a table is about 2 M numbers. Not here: strides of sequences, sums over them (conv_fft.cpu.c). */
 #include "op/avx2.h"
 #include "op/fft.h"
 #include "base/real_math.h"
@@ -13,7 +13,8 @@
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
-enum { AHEAD = 16, TW = 6,                                        /* numbers of a block: r, r^2, r^3                                   */
+enum { AHEAD = 16,                                    /* rows fetched ahead: rows of a wide matrix are pages apart */
+       TW = 6,                                        /* numbers of a block: r, r^2, r^3 */
        ROOT = FFT_MAX_RADIX * FFT_MAX_RADIX * FFT_POINT };
 
 typedef struct Cx { __m256 re, im; } Cx;
@@ -22,17 +23,19 @@ INLINE void put(float *p, Cx a) { _mm256_storeu_ps(p, a.re); _mm256_storeu_ps(p 
 INLINE Cx same(const float *p) { return (Cx){_mm256_broadcast_ss(p), _mm256_broadcast_ss(p + 1)}; }
 INLINE Cx add(Cx a, Cx b) { return (Cx){_mm256_add_ps(a.re, b.re), _mm256_add_ps(a.im, b.im)}; }
 INLINE Cx sub(Cx a, Cx b) { return (Cx){_mm256_sub_ps(a.re, b.re), _mm256_sub_ps(a.im, b.im)}; }
-INLINE Cx add_i(Cx a, Cx b) { return (Cx){_mm256_sub_ps(a.re, b.im), _mm256_add_ps(a.im, b.re)}; }         /* a + i b      */
-INLINE Cx sub_i(Cx a, Cx b) { return (Cx){_mm256_add_ps(a.re, b.im), _mm256_sub_ps(a.im, b.re)}; }         /* a - i b      */
+INLINE Cx add_i(Cx a, Cx b) { return (Cx){_mm256_sub_ps(a.re, b.im), _mm256_add_ps(a.im, b.re)}; }         /* a + i b */
+INLINE Cx sub_i(Cx a, Cx b) { return (Cx){_mm256_add_ps(a.re, b.im), _mm256_sub_ps(a.im, b.re)}; }         /* a - i b */
 INLINE Cx mul(Cx a, Cx w) {
-    return (Cx){_mm256_fmsub_ps(a.re, w.re, _mm256_mul_ps(a.im, w.im)), _mm256_fmadd_ps(a.re, w.im, _mm256_mul_ps(a.im, w.re))};
+    return (Cx){_mm256_fmsub_ps(a.re, w.re, _mm256_mul_ps(a.im, w.im)),
+                _mm256_fmadd_ps(a.re, w.im, _mm256_mul_ps(a.im, w.re))};
 }
-INLINE Cx mul_conj(Cx a, Cx w) {                      /* a conj(w)                                                         */
-    return (Cx){_mm256_fmadd_ps(a.re, w.re, _mm256_mul_ps(a.im, w.im)), _mm256_fmsub_ps(a.im, w.re, _mm256_mul_ps(a.re, w.im))};
+INLINE Cx mul_conj(Cx a, Cx w) {                      /* a conj(w) */
+    return (Cx){_mm256_fmadd_ps(a.re, w.re, _mm256_mul_ps(a.im, w.im)),
+                _mm256_fmsub_ps(a.im, w.re, _mm256_mul_ps(a.re, w.im))};
 }
 
-/* ---- tables: R x R constants of the root, each 8 times over; then for each of the R sub-transforms its blocks as a heap: the
- * four parts of block i are 4 i + 1 .. 4 i + 4 */
+/* ---- tables: R x R constants of the root, each 8 times over; then for each of the R sub-transforms its blocks as a
+ * heap: the four parts of block i are 4 i + 1 .. 4 i + 4 */
 static int32_t blocks(FftSize s) { return (s.sub - 1) / 3; }
 size_t mdr_op_fft_floats(FftSize s) { return ROOT + (size_t)TW * (size_t)(s.radix * blocks(s)) + (size_t)s.sub + 16; }
 
@@ -73,16 +76,16 @@ void mdr_op_fft_table(FftSize s, float *table) {
         }
 }
 
-/* ---- root: z^M - i into R factors. Both halves of a row's 16 columns in turn, so that a line of the cache is touched once.
- * `whole`: two halves without a mask, the usual case ---- */
+/* ---- root: z^M - i into R factors. Both halves of a row's 16 columns in turn, so that a line of the cache is
+ * touched once. `whole`: two halves without a mask, the usual case ---- */
 typedef struct Halves { float *z[2]; __m256i mask[2]; int n; } Halves;
 
 static Halves halves(const float *z, const float *z2, int32_t cols) {
     return (Halves){{(float *)z, (float *)z2}, {v_mask(cols), v_mask(cols - FFT_LANES)}, cols > FFT_LANES ? 2 : 1};
 }
 /* Points j0 <= j < j1 of every part; x[q] the row of part q at j = 0, rows step[q] apart (0: a row of zeros). */
-INLINE void begin(Halves to, const float *const *x, const int64_t *step, int32_t j0, int32_t j1, const float *table, int64_t part,
-                  const int whole, const int R) {
+INLINE void begin(Halves to, const float *const *x, const int64_t *step, int32_t j0, int32_t j1, const float *table,
+                  int64_t part, const int whole, const int R) {
     const int half = R % 2 == 0 ? R / 2 : R;
     for (int32_t j = j0; j < j1; j++) {
         UNROLL for (int q = 0; q < R; q++) _mm_prefetch((const char *)(x[q] + (j + AHEAD) * step[q]), _MM_HINT_T1);
@@ -107,10 +110,12 @@ INLINE void begin(Halves to, const float *const *x, const int64_t *step, int32_t
     }
 }
 /* The other way: real parts of F^H's last level; y[q]: the row of part q at j = 0, for the first n_row parts. */
-INLINE void end(Halves from, float *const *y, int64_t ld, int32_t n_row, int32_t j0, int32_t j1, const float *table, int64_t part,
-                const int whole, const int R) {
+INLINE void end(Halves from, float *const *y, int64_t ld, int32_t n_row, int32_t j0, int32_t j1, const float *table,
+                int64_t part, const int whole, const int R) {
     const int half = R % 2 == 0 ? R / 2 : R;
-    for (int32_t j = j0; j < j1; j++)
+    for (int32_t j = j0; j < j1; j++) {
+        UNROLL for (int q = 0; q < R; q++)
+            if (q < n_row) _mm_prefetch((const char *)(y[q] + (j + AHEAD) * ld), _MM_HINT_T1);
         for (int i = 0; i < (whole ? 2 : from.n); i++) {
             __m256 a[FFT_MAX_RADIX];
             UNROLL for (int k = 0; k < half; k++) {
@@ -133,8 +138,10 @@ INLINE void end(Halves from, float *const *y, int64_t ld, int32_t n_row, int32_t
                 else _mm256_maskstore_ps(y[q] + j * ld + i * FFT_LANES, from.mask[i], a[q]);
             }
         }
+    }
 }
-#define EACH_RADIX(R, X) do { switch (R) { case 4: X(4); break; case 5: X(5); break; case 6: X(6); break; default: X(8); } } while (0)
+#define EACH_RADIX(R, X)                                                                                              \
+    do { switch (R) { case 4: X(4); break; case 5: X(5); break; case 6: X(6); break; default: X(8); } } while (0)
 
 static const float zeros[2 * FFT_LANES];
 
@@ -151,7 +158,7 @@ void mdr_op_fft_begin(FftSize s, const float *table, FftColumns x, int32_t rows,
             step[q] = q < n ? x.ld : 0;
         }
 #define BEGIN(R)                                                                                                       \
-        if (x.n == 2 * FFT_LANES) begin(to, row, step, j0, j1, table, fft_part(s), 1, R);                                    \
+        if (x.n == 2 * FFT_LANES) begin(to, row, step, j0, j1, table, fft_part(s), 1, R); \
         else begin(to, row, step, j0, j1, table, fft_part(s), 0, R)
         if (j0 < j1) EACH_RADIX(s.radix, BEGIN);
     }
@@ -164,7 +171,7 @@ void mdr_op_fft_end(FftSize s, const float *table, const float *z, const float *
     for (int behind = 0; behind < 2; behind++) {
         const int32_t j0 = behind ? border : 0, j1 = behind ? s.sub : border, n = behind ? full : full + 1;
 #define END(R)                                                                                                         \
-        if (y.n == 2 * FFT_LANES) end(from, row, y.ld, n, j0, j1, table, fft_part(s), 1, R);                                 \
+        if (y.n == 2 * FFT_LANES) end(from, row, y.ld, n, j0, j1, table, fft_part(s), 1, R); \
         else end(from, row, y.ld, n, j0, j1, table, fft_part(s), 0, R)
         if (j0 < j1) EACH_RADIX(s.radix, END);
     }
@@ -178,9 +185,10 @@ INLINE void split(Cx v[4], Roots w) {
     Cx a = add(v[0], q), b = sub(v[0], q), c = add(p, s), d = sub(p, s);
     v[0] = add(a, c), v[1] = sub(a, c), v[2] = add_i(b, d), v[3] = sub_i(b, d);
 }
-INLINE void unsplit(Cx v[4], Roots w) {               /* its conjugate transpose                                           */
+INLINE void unsplit(Cx v[4], Roots w) {               /* its conjugate transpose */
     Cx a = add(v[0], v[1]), b = sub(v[0], v[1]), c = add(v[2], v[3]), d = sub(v[2], v[3]);
-    v[0] = add(a, c), v[1] = mul_conj(sub_i(b, d), w.r), v[2] = mul_conj(sub(a, c), w.r2), v[3] = mul_conj(add_i(b, d), w.r3);
+    v[0] = add(a, c), v[1] = mul_conj(sub_i(b, d), w.r);
+    v[2] = mul_conj(sub(a, c), w.r2), v[3] = mul_conj(add_i(b, d), w.r3);
 }
 INLINE void get4(Cx v[4], const float *z, int32_t q) {
     v[0] = get(z), v[1] = get(z + q * FFT_POINT), v[2] = get(z + 2 * q * FFT_POINT), v[3] = get(z + 3 * q * FFT_POINT);
@@ -259,11 +267,16 @@ typedef void Work(float *z, float *g, const float *h, float *d, int32_t m, const
 static void each_part(FftSize s, const float *table, Work *work, float *z, float *g, const float *h, float *d) {
     for (int32_t k = 0; k < s.radix; k++) {
         const int64_t at = (int64_t)k * s.sub * FFT_POINT, z_at = k * fft_part(s);
-        work(z + z_at, g ? g + z_at : NULL, h ? h + at : NULL, d ? d + at : NULL, s.sub, table + ROOT + k * blocks(s) * TW, 0);
+        work(z + z_at, g ? g + z_at : NULL, h ? h + at : NULL, d ? d + at : NULL, s.sub,
+             table + ROOT + k * blocks(s) * TW, 0);
     }
 }
-void mdr_op_fft_forward(FftSize s, const float *table, float *z) { each_part(s, table, node_forward, z, NULL, NULL, NULL); }
-void mdr_op_fft_inverse(FftSize s, const float *table, float *z) { each_part(s, table, node_inverse, z, NULL, NULL, NULL); }
+void mdr_op_fft_forward(FftSize s, const float *table, float *z) {
+    each_part(s, table, node_forward, z, NULL, NULL, NULL);
+}
+void mdr_op_fft_inverse(FftSize s, const float *table, float *z) {
+    each_part(s, table, node_inverse, z, NULL, NULL, NULL);
+}
 void mdr_op_fft_filter(FftSize s, const float *table, float *z, const float *h, int32_t conj) {
     each_part(s, table, conj ? node_filter_conj : node_filter, z, NULL, h, NULL);
 }
