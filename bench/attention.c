@@ -1,5 +1,7 @@
-/* Attention's kernels alone, one core: GFLOP/s forward, backward and both, counting only pairs that are seen (op.h's cost), at
- * model width 128, q, k, v as columns of one packed buffer as in a step. Each figure is the best of ROUNDS rounds, the machine's
+/* Attention's kernels alone, one core: GFLOP/s forward, backward and both, counting only pairs that are seen (op.h's
+ * cost), at
+ * model width 128, q, k, v as columns of one packed buffer as in a step. Each figure is the best of ROUNDS rounds,
+ * the machine's
  * FMA ceiling measured in the same rounds. Times include packing of the inputs. rope is given as microseconds.
  *   bench/attention [L ...]          default 128 1024 */
 #include "op/op.h"
@@ -42,9 +44,11 @@ static float *numbers(Rng *r, int64_t n) {
 }
 /* The node of op with its inputs' shapes, and a Call of one sequence. */
 static void prepare(Job *j, const char *op, const void *attr, int n_in, int32_t rows, int32_t heads) {
-    j->n = (Node){.op = mdr_op_find(op)->def, .attr = attr, .n_in = n_in, .n_out = mdr_op_find(op)->def->n_out, .where = "bench"};
+    j->n = (Node){.op = mdr_op_find(op)->def, .attr = attr, .n_in = n_in, .n_out = mdr_op_find(op)->def->n_out,
+        .where = "bench"};
     for (int i = 0; i < n_in; i++) j->n.in_type[i].shape = mdr_shape2(rows, i == 4 ? heads : WIDTH);
-    for (int i = n_in == 7 ? 6 : n_in; i < MDR_MAX_IN; i++) j->n.in[i] = MDR_ABSENT;            /* no gradient of lse       */
+    /* no gradient of lse */
+    for (int i = n_in == 7 ? 6 : n_in; i < MDR_MAX_IN; i++) j->n.in[i] = MDR_ABSENT;
     Err *e = j->n.op->shape(&j->n);
     if (e) {
         fprintf(stderr, "%s\n", mdr_err_text(e));
@@ -69,7 +73,8 @@ static void one_line(int32_t d, int32_t rows) {
     const int32_t heads = WIDTH / d;
     Rng r = mdr_rng(1, 1);
     float *qkv = numbers(&r, (int64_t)rows * 3 * WIDTH), *dqkv = numbers(&r, (int64_t)rows * 3 * WIDTH);
-    float *y = numbers(&r, (int64_t)rows * WIDTH), *dy = numbers(&r, (int64_t)rows * WIDTH), *lse = numbers(&r, (int64_t)rows * heads);
+    float *y = numbers(&r, (int64_t)rows * WIDTH), *dy = numbers(&r, (int64_t)rows * WIDTH), *lse = numbers(&r,
+        (int64_t)rows * heads);
     Job f = {.attr = {heads, 0}}, g = {.attr = {heads, 0}}, o = {.rope = {heads, 1, 10000.0}};
     prepare(&f, "attention", &f.attr, 3, rows, heads);
     prepare(&g, "attention_grad", &g.attr, 7, rows, heads);
@@ -93,7 +98,8 @@ static void one_line(int32_t d, int32_t rows) {
     }
     const double flops = f.n.op->cost(&f.n).flops;
     printf("%4d %5d   %6.1f %6.1f %6.1f   %5.1f   %8.1f us %8.1f us   rope %6.2f us\n", d, rows, flops / f.best * 1e-9,
-           2 * flops / g.best * 1e-9, 3 * flops / (f.best + g.best) * 1e-9, top, f.best * 1e6, g.best * 1e6, o.best * 1e6);
+           2 * flops / g.best * 1e-9, 3 * flops / (f.best + g.best) * 1e-9, top, f.best * 1e6, g.best * 1e6,
+               o.best * 1e6);
     fflush(stdout);
     free(qkv); free(dqkv); free(y); free(dy); free(lse);
     free(f.c.scratch); free(g.c.scratch); free(o.c.scratch);

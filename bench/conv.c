@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 400 };
+enum { MAX_ROUNDS = 400, BIG = 2 << 20 };
 typedef struct Job { Node node; Call call; const Kernel *kernel; double flops, best; } Job;
 
 /* Two independent multiply-adds a cycle, eight lanes: what no kernel can beat. Flops a second. */
@@ -35,7 +35,7 @@ static Arg value(Shape s, int32_t n_seq, Rng *r) {
     Arg a = {.seq = n_seq > 1 ? mdr_numel(s) : 0, .ld = mdr_cols(s)};
     size_t n = (size_t)(mdr_numel(s) * n_seq);
     void *p = NULL;
-    Err *e = mdr_alloc_big(n * sizeof(float), &p);
+    Err *e = mdr_alloc_big(n * sizeof(float) + BIG, &p);      /* on huge pages, as the arenas of a plan are */
     if (e) {
         fprintf(stderr, "%s\n", mdr_err_text(e));
         exit(1);

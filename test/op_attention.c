@@ -1,6 +1,12 @@
-/* attention and attention_grad: every kernel against the double reference over heads, head sizes, windows and lengths; the
- * equation written once more; the gradient against central differences; what a row may see; prefixes; one packed buffer. */
+/* attention and attention_grad: every kernel against the double reference over heads, head sizes, windows and
+ * lengths; the
+ * equation written once more; the gradient against central differences; what a row may see; prefixes; one packed
+ * buffer. */
 #include "op_harness.h"
+
+static OpHow run_of(int real, int32_t n_member, int32_t n_seq) {
+    return (OpHow){.real = real, .n_member = n_member, .n_seq = n_seq};
+}
 
 typedef struct Size { int32_t rows, heads, d, window; } Size;
 
@@ -12,7 +18,8 @@ static OpCase case_y(Size z, AttentionAttr *attr) {
 static OpCase case_grad(Size z, AttentionAttr *attr, bool dlse) {
     const Shape x = {2, {z.rows, z.heads * z.d}}, l = {2, {z.rows, z.heads}}, none = {0, {0}};
     *attr = (AttentionAttr){z.heads, z.window};
-    return (OpCase){.name = "sizes", .attr = attr, .n_in = 7, .in = {x, x, x, x, l, x, dlse ? l : none}, .lo = -2, .hi = 2};
+    return (OpCase){.name = "sizes", .attr = attr, .n_in = 7, .in = {x, x, x, x, l, x, dlse ? l : none}, .lo = -2,
+        .hi = 2};
 }
 static const OpRow *forward(void) { return mdr_op_find("attention"); }
 static const OpRow *backward(void) { return mdr_op_find("attention_grad"); }
@@ -25,7 +32,7 @@ static void make_consistent(OpTest *t, Size z) {
     op_open(&f, forward()->def, &k, 0);
     for (int i = 0; i < 3; i++)
         memcpy(f.in[i], t->in[i], (size_t)mdr_numel(k.in[i]) * OP_MEMBERS * OP_SEQS * sizeof(double));
-    OpOut y = op_run(&f, &forward()->ref64, (OpHow){8, 0, OP_MEMBERS, 0, OP_SEQS, 0, false});
+    OpOut y = op_run(&f, &forward()->ref64, run_of(8, OP_MEMBERS, OP_SEQS));
     for (int i = 0; i < 2; i++)
         for (int64_t e = 0; e < y.n[i]; e++) t->in[3 + i][e] = (double)(float)y.v[i][e];
     op_free(&y);
@@ -41,8 +48,10 @@ static void test_cases(void **state) {
 static void test_sizes(void **state) {
     (void)state;
     static const Size size[] = {
-        {1, 16, 8, 0},  {2, 2, 16, 1},  {31, 2, 8, 0},  {33, 1, 128, 0},  {127, 16, 8, 0}, {127, 2, 16, 32}, {127, 1, 5, 1},
-        {128, 2, 8, 0}, {24, 1, 8, 32}, {25, 1, 24, 7}, {193, 2, 8, 100}, {230, 1, 8, 0},  {97, 1, 64, 0},   {130, 2, 32, 32},
+        {1, 16, 8, 0},  {2, 2, 16, 1},  {31, 2, 8, 0},  {33, 1, 128, 0},  {127, 16, 8, 0}, {127, 2, 16, 32}, {127, 1,
+            5, 1},
+        {128, 2, 8, 0}, {24, 1, 8, 32}, {25, 1, 24, 7}, {193, 2, 8, 100}, {230, 1, 8, 0},  {97, 1, 64, 0},   {130, 2,
+            32, 32},
         {48, 1, 8, 23}, {49, 1, 8, 24}, {50, 1, 8, 25}, {121, 1, 40, 0},  {33, 2, 3, 32},  {200, 1, 16, 1}};
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t pad = 0; pad <= 5; pad += 5) {
@@ -54,7 +63,8 @@ static void test_sizes(void **state) {
             op_close(&t);
             k = case_grad(size[i], &attr, i % 2);
             op_open(&t, backward()->def, &k, pad);
-            if (size[i].rows > 1) make_consistent(&t, size[i]);      /* one row: the gradient of q would be 0, and every error large */
+            /* one row: the gradient of q would be 0, and every error large */
+            if (size[i].rows > 1) make_consistent(&t, size[i]);
             op_check(&t, size[i].rows + size[i].d);
             op_close(&t);
         }
@@ -68,7 +78,7 @@ static void test_equation(void **state) {
     OpTest t;
     OpCase k = case_y(z, &attr);
     op_open(&t, forward()->def, &k, 0);
-    OpOut y = op_run(&t, &forward()->ref64, (OpHow){8, 0, 1, 0, 1, 0, false});
+    OpOut y = op_run(&t, &forward()->ref64, run_of(8, 1, 1));
     for (int32_t i = 0; i < 9; i++)
         for (int32_t c = 0; c < 8; c++) {
             double sum = 0, want = 0;
@@ -88,7 +98,7 @@ static void test_equation(void **state) {
 /* <y, dy> + <lse, dlse> differenced along random directions of q, k and v */
 static void check_gradient(Size z) {
     const double eps = 1e-4;
-    const OpHow how = {8, 0, 1, 0, 1, 0, false};
+    const OpHow how = run_of(8, 1, 1);
     AttentionAttr attr;
     OpTest f, g;
     OpCase kf = case_y(z, &attr), kg = case_grad(z, &attr, true);
@@ -129,14 +139,15 @@ static void test_gradient(void **state) {
     check_gradient((Size){21, 2, 6, 3});
 }
 
-/* Rows t0.. of q, k, v changed: rows before t0 keep their bits, later rows change; with a window, rows past t0+n+w too keep theirs. */
+/* Rows t0.. of q, k, v changed: rows before t0 keep their bits, later rows change; with a window, rows past t0+n+w
+ * too keep theirs. */
 static void check_reach(const Kernel *kernel, int real, Size z, int32_t t0, int32_t n_changed) {
     AttentionAttr attr;
     OpTest t;
     OpCase k = case_y(z, &attr);
     op_open(&t, forward()->def, &k, 0);
     const int32_t cols = z.heads * z.d;
-    const OpHow how = {real, 0, 1, 0, 1, 0, false};
+    const OpHow how = run_of(real, 1, 1);
     OpOut a = op_run(&t, kernel, how);
     for (int i = 0; i < 3; i++)
         for (int32_t e = t0 * cols; e < (t0 + n_changed) * cols; e++) t.in[i][e] = 3.0 - t.in[i][e];
@@ -145,7 +156,8 @@ static void check_reach(const Kernel *kernel, int real, Size z, int32_t t0, int3
         const bool sees = row >= t0 && (z.window == 0 || row <= t0 + n_changed - 1 + z.window);
         bool y = memcmp(a.v[0] + row * cols, b.v[0] + row * cols, (size_t)cols * sizeof(double)) == 0;
         bool lse = memcmp(a.v[1] + row * z.heads, b.v[1] + row * z.heads, (size_t)z.heads * sizeof(double)) == 0;
-        if (y == sees || lse == sees) fail_msg("rows %d from %d changed, window %d: row %d %s", n_changed, t0, z.window, row,
+        if (y == sees || lse == sees) fail_msg("rows %d from %d changed, window %d: row %d %s", n_changed, t0,
+            z.window, row,
                                                sees ? "has the same bits" : "has other bits");
     }
     op_free(&a);
@@ -174,7 +186,7 @@ static void test_reach(void **state) {
 static void test_prefix(void **state) {
     (void)state;
     if (!mdr_cpu_avx2()) skip();
-    const OpHow how = {4, 0, 1, 0, 1, 0, false};
+    const OpHow how = run_of(4, 1, 1);
     for (int32_t rows = 1; rows < 230; rows += 19) {
         AttentionAttr attr;
         OpTest t[2], g[2];
@@ -211,8 +223,8 @@ static void test_long(void **state) {
     OpCase k = case_grad(z, &attr, false);
     op_open(&t, backward()->def, &k, 0);
     make_consistent(&t, z);
-    OpOut want = op_run(&t, &backward()->ref64, (OpHow){8, 0, 1, 0, 1, 0, false});
-    OpOut got = op_run(&t, mdr_op_fast(&t.n), (OpHow){4, 0, 1, 0, 1, 0, false});
+    OpOut want = op_run(&t, &backward()->ref64, run_of(8, 1, 1));
+    OpOut got = op_run(&t, mdr_op_fast(&t.n), run_of(4, 1, 1));
     op_near(&t, &got, &want, op_tol(z.rows), "long");
     assert_true(mdr_op_fast(&t.n)->scratch(&t.n, (Extent){1, 8}) < (size_t)z.rows * 8 * 6 * sizeof(float));
     op_free(&want);
@@ -220,8 +232,8 @@ static void test_long(void **state) {
     op_close(&t);
     k = case_y((Size){4096, 1, 8, 0}, &attr);
     op_open(&t, forward()->def, &k, 0);
-    want = op_run(&t, &forward()->ref64, (OpHow){8, 0, 1, 0, 1, 0, false});
-    got = op_run(&t, mdr_op_fast(&t.n), (OpHow){4, 0, 1, 0, 1, 0, false});
+    want = op_run(&t, &forward()->ref64, run_of(8, 1, 1));
+    got = op_run(&t, mdr_op_fast(&t.n), run_of(4, 1, 1));
     op_near(&t, &got, &want, op_tol(4096), "long");
     op_free(&want);
     op_free(&got);
@@ -237,11 +249,12 @@ static void test_large_scores(void **state) {
     OpCase k = case_y(z, &attr);
     k.lo = -20, k.hi = 20;
     op_open(&t, forward()->def, &k, 0);
-    OpOut want = op_run(&t, &forward()->ref64, (OpHow){8, 0, 1, 0, OP_SEQS, 0, false});
+    OpOut want = op_run(&t, &forward()->ref64, run_of(8, 1, OP_SEQS));
     const Kernel *kernel[2] = {&forward()->ref32, mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL};
     for (int i = 0; i < 2 && kernel[i]; i++) {
-        OpOut got = op_run(&t, kernel[i], (OpHow){4, 0, 1, 0, OP_SEQS, 0, false});
-        op_near(&t, &got, &want, 1000 * (double)FLT_EPSILON, "large scores");    /* a score of 1000 is known to 1000 eps */
+        OpOut got = op_run(&t, kernel[i], run_of(4, 1, OP_SEQS));
+        /* a score of 1000 is known to 1000 eps */
+        op_near(&t, &got, &want, 1000 * (double)FLT_EPSILON, "large scores");
         op_free(&got);
     }
     op_free(&want);
@@ -250,7 +263,7 @@ static void test_large_scores(void **state) {
 
 /* q, k, v and dq, dk, dv as columns of packed buffers, and any set of outputs unwanted: the same bits as apart. */
 static void check_packed(const Kernel *kernel, const OpTest *g, int64_t rows, int64_t cols, int64_t heads) {
-    OpOut want = op_run(g, kernel, (OpHow){4, 0, 1, 0, 1, 0, false});
+    OpOut want = op_run(g, kernel, run_of(4, 1, 1));
     float *in[7] = {0}, *out = malloc((size_t)(rows * cols * 3) * sizeof *out);
     in[0] = malloc((size_t)(rows * cols * 3) * sizeof(float));
     in[1] = in[0] + cols;
@@ -266,7 +279,8 @@ static void check_packed(const Kernel *kernel, const OpTest *g, int64_t rows, in
     if (e) fail_msg("%s", mdr_err_text(e));
     for (unsigned wanted = 1; wanted < 8; wanted++) {
         for (int64_t i = 0; i < rows * cols * 3; i++) out[i] = (float)OP_GUARD;
-        for (int i = 0; i < 3; i++) c.out[i] = (Arg){(wanted >> i) & 1u ? out + i * cols : NULL, 0, rows * 3 * cols, 3 * cols};
+        for (int i = 0; i < 3; i++) c.out[i] = (Arg){(wanted >> i) & 1u ? out + i * cols : NULL, 0, rows * 3 * cols,
+            3 * cols};
         kernel->run(&c, 0, kernel->units ? kernel->units(&g->n, c.extent) : 1);
         for (int64_t i = 0; i < rows * cols * 3; i++) {
             const int64_t which = i / cols % 3;
@@ -307,8 +321,9 @@ static void test_nan(void **state) {
             t.in[i][t0 * 8 + 3] = (double)NAN;
             const Kernel *kernel[3] = {&forward()->ref32, &forward()->ref64, mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL};
             for (int which = 0; which < 3 && kernel[which]; which++) {
-                OpOut y = op_run(&t, kernel[which], (OpHow){which == 1 ? 8 : 4, 0, 1, 0, 1, 0, false});
-                for (int32_t row = t0; row < (i ? 127 : t0 + 1); row++) assert_true(isnan(y.v[0][row * 8]) && isnan(y.v[1][row]));
+                OpOut y = op_run(&t, kernel[which], run_of(which == 1 ? 8 : 4, 1, 1));
+                for (int32_t row = t0; row < (i ? 127 : t0 + 1); row++) assert_true(isnan(y.v[0][row * 8])
+                    && isnan(y.v[1][row]));
                 op_free(&y);
             }
             op_close(&t);
@@ -359,8 +374,11 @@ static void test_vjp(void **state) {
 int main(void) {
     printf("seed %d\n", OP_SEED);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),  cmocka_unit_test(test_sizes), cmocka_unit_test(test_equation),     cmocka_unit_test(test_gradient),
-        cmocka_unit_test(test_reach),  cmocka_unit_test(test_prefix), cmocka_unit_test(test_long),        cmocka_unit_test(test_large_scores),
-        cmocka_unit_test(test_packed), cmocka_unit_test(test_nan),   cmocka_unit_test(test_cost),         cmocka_unit_test(test_vjp)};
+        cmocka_unit_test(test_cases),  cmocka_unit_test(test_sizes), cmocka_unit_test(test_equation),
+            cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_reach),  cmocka_unit_test(test_prefix), cmocka_unit_test(test_long),
+            cmocka_unit_test(test_large_scores),
+        cmocka_unit_test(test_packed), cmocka_unit_test(test_nan),   cmocka_unit_test(test_cost),
+            cmocka_unit_test(test_vjp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

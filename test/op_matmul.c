@@ -13,7 +13,7 @@ enum { SEED = 20261, GAP = 7, MARK = 77 };                   /* GAP: elements be
 typedef struct Block { float *f; double *d; int64_t n, rows, cols, ld, seq; } Block;
 typedef struct Problem {
     int64_t rows, k, n;
-    int32_t n_seq, transposed, bias, tall;                   /* tall: no gaps between sequences                           */
+    int32_t n_seq, transposed, bias, tall;                   /* tall: no gaps between sequences; 2: of x only           */
     bool own_w, one_x;                                       /* a w for each sequence; one x for all                      */
 } Problem;
 
@@ -86,7 +86,7 @@ static Sides sides(const Problem *p, uint64_t stream) {
     Rng rng = mdr_rng(SEED, stream);
     return (Sides){block(&rng, p->rows, p->k, p->n_seq, p->tall, p->one_x),
                    block(&rng, p->transposed ? p->n : p->k, p->transposed ? p->k : p->n, p->n_seq, p->tall, !p->own_w),
-                   block(&rng, 1, p->n, p->n_seq, p->tall, true), block(NULL, p->rows, p->n, p->n_seq, p->tall, false)};
+                   block(&rng, 1, p->n, p->n_seq, p->tall, true), block(NULL, p->rows, p->n, p->n_seq, p->tall == 1, false)};
 }
 static void drop_sides(Sides *s) { drop(&s->x); drop(&s->w); drop(&s->bias); drop(&s->y); }
 
@@ -164,7 +164,7 @@ static void test_matmul(void **state) {
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t v = 0; v < 16; v++) {
             if (size[i].rows * size[i].k > 5000 && v % 5 != 0) continue;          /* the large ones: a few of the variants   */
-            Problem p = {size[i].rows, size[i].k, size[i].n, v & 8 ? 3 : 1, v & 1, (v >> 1) & 1, (v >> 2) & 1, false, false};
+            Problem p = {size[i].rows, size[i].k, size[i].n, v & 8 ? 3 : 1, v & 1, (v >> 1) & 1, (v >> 2) & 1 ? 1 + (v & 1) : 0, false, false};
             check_matmul(&p, stream++);
             p.own_w = true;
             check_matmul(&p, stream++);
@@ -202,7 +202,7 @@ static void test_row_position(void **state) {
 typedef struct Turned { Block x, y, z; } Turned;
 static Turned turned(const Problem *p, uint64_t stream, bool add) {
     Rng rng = mdr_rng(SEED, stream);
-    return (Turned){block(&rng, p->rows, p->k, p->n_seq, p->tall, p->one_x), block(&rng, p->rows, p->n, p->n_seq, p->tall, false),
+    return (Turned){block(&rng, p->rows, p->k, p->n_seq, p->tall, p->one_x), block(&rng, p->rows, p->n, p->n_seq, p->tall == 1, false),
                     block(&rng, p->k, p->n, p->n_seq, false, add)};
 }
 static void drop_turned(Turned *t) { drop(&t->x); drop(&t->y); drop(&t->z); }
@@ -269,7 +269,7 @@ static void test_matmul_tn(void **state) {
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t v = 0; v < 16; v++) {
             if (size[i].rows * size[i].k > 5000 && v % 5 != 0) continue;
-            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1, false, (v & 8) != 0};
+            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1 ? 1 + (v & 1) : 0, false, (v & 8) != 0};
             check_tn(&p, stream++, v & 1);
         }
 }

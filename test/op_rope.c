@@ -1,6 +1,11 @@
-/* rope: every kernel against the double reference; angles at long distance against libm in long double; the inverse; that
+/* rope: every kernel against the double reference; angles at long distance against libm in long double; the inverse;
+ * that
  * products of rotated rows depend on the distance alone; the derivative's sign. */
 #include "op_harness.h"
+
+static OpHow run_of(int real, int32_t n_member, int32_t n_seq) {
+    return (OpHow){.real = real, .n_member = n_member, .n_seq = n_seq};
+}
 
 static OpCase case_of(int32_t rows, int32_t heads, int32_t d, int32_t sign, RopeAttr *attr) {
     *attr = (RopeAttr){heads, sign, 10000.0};
@@ -33,12 +38,13 @@ static void test_angles(void **state) {
     for (int64_t e = 0; e < 30000 * 8; e++) t.in[0][e] = e % 8 < 4;
     const Kernel *kernel[3] = {&row()->ref32, &row()->ref64, mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL};
     for (int i = 0; i < 3 && kernel[i]; i++) {
-        OpOut y = op_run(&t, kernel[i], (OpHow){i == 1 ? 8 : 4, 0, 1, 0, 1, 0, false});
+        OpOut y = op_run(&t, kernel[i], run_of(i == 1 ? 8 : 4, 1, 1));
         double worst = 0;
         for (int32_t row_at = 0; row_at < 30000; row_at++)
             for (int32_t p = 0; p < 4; p++) {
                 long double angle = row_at * powl(10000.0L, -2.0L * p / 8);
-                double e1 = fabs(y.v[0][row_at * 8 + p] - (double)cosl(angle)), e2 = fabs(y.v[0][row_at * 8 + 4 + p] - (double)sinl(angle));
+                double e1 = fabs(y.v[0][row_at * 8 + p] - (double)cosl(angle)),
+                    e2 = fabs(y.v[0][row_at * 8 + 4 + p] - (double)sinl(angle));
                 if (!(e1 <= worst)) worst = e1;
                 if (!(e2 <= worst)) worst = e2;
             }
@@ -54,10 +60,11 @@ static void test_rotation(void **state) {
     RopeAttr attr, back;
     OpTest t, u;
     OpCase k = case_of(130, 2, 12, 1, &attr), kb = case_of(130, 2, 12, -1, &back);
-    const OpHow how = {8, 0, 1, 0, 1, 0, false};
+    const OpHow how = run_of(8, 1, 1);
     op_open(&t, row()->def, &k, 0);
     op_open(&u, row()->def, &kb, 0);
-    for (int64_t e = 24; e < 130 * 24; e++) t.in[0][e] = t.in[0][e % 24];           /* every row alike                    */
+    /* every row alike*/
+    for (int64_t e = 24; e < 130 * 24; e++) t.in[0][e] = t.in[0][e % 24];
     OpOut y = op_run(&t, &row()->ref64, how);
     memcpy(u.in[0], y.v[0], (size_t)y.n[0] * sizeof(double));
     OpOut x = op_run(&u, &row()->ref64, how);
@@ -79,7 +86,8 @@ static void test_rotation(void **state) {
 static void test_vjp(void **state) {
     (void)state;
     Builder *b = mdr_ir_builder();
-    Value x = mdr_ir_input(b, "x", mdr_shape2(10, 16), DT_REAL, MDR_AXIS_SEQ), dy = mdr_ir_input(b, "dy", mdr_shape2(10, 16), DT_REAL, MDR_AXIS_SEQ);
+    Value x = mdr_ir_input(b, "x", mdr_shape2(10, 16), DT_REAL, MDR_AXIS_SEQ), dy = mdr_ir_input(b, "dy",
+        mdr_shape2(10, 16), DT_REAL, MDR_AXIS_SEQ);
     Value y = mdr_op_rope(b, x, 2, 10000.0), dx;
     mdr_ir_grad(b, 1, &y, &dy, 1, &x, &dx);
     const Node *n = mdr_ir_node_at(b, dx.node);
@@ -99,7 +107,8 @@ static void test_vjp(void **state) {
 
 int main(void) {
     printf("seed %d\n", OP_SEED);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes), cmocka_unit_test(test_angles),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_angles),
                                        cmocka_unit_test(test_rotation), cmocka_unit_test(test_vjp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,14 @@ typedef struct OptionDef {
     const char *help;                     /* one line; default included                                                   */
     double lo, hi;                        /* INT: bounds                                                                  */
     bool takes_rest;                      /* LIST: takes all following words up to the next option (mad-lab's --layers)    */
-} OptionDef;                              /* a table ends with name == NULL                                               */
+} OptionDef;                              /* a table ends with name == NULL; --help is added to every one                 */
+/* Rows that several commands have, in the same words. */
+#define MDR_CLI_STORE {"store", OPT_TEXT, "FILE", "where trials are kept (default: see ENVIRONMENT in --man)", 0, 0, false}
+#define MDR_CLI_THREADS {"threads", OPT_INT, "N", "worker threads (default: what this machine gives)", 1, 1024, false}
+#define MDR_CLI_JSON {"json", OPT_FLAG, NULL, "print JSON instead of text", 0, 0, false}
+#define MDR_CLI_CONFIG {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false}
+#define MDR_CLI_SET {"set", OPT_LIST, "KEY=VALUE", "one value, over protocol and config", 0, 0, false}
+#define MDR_CLI_LAYERS {"layers", OPT_LIST, "LAYER", "mad-lab's spelling: --layers a b c d", 0, 0, true}
 typedef struct OptionValue { bool given; const char *text; int64_t number; const char **list; int32_t n; } OptionValue;
 typedef struct Args {
     const OptionDef *option;
@@ -27,13 +34,13 @@ typedef struct CommandDef {
     Err *(*run)(const Args *a);
 } CommandDef;
 const CommandDef *mdr_cli_command_at(int i);
-const OptionValue *mdr_cli_option(const Args *a, const char *name);           /* never NULL                               */
+const OptionValue *mdr_cli_option(const Args *a, const char *name);           /* never NULL; not given if the table lacks it */
 
 /* Progress on standard error: silent when not a terminal; one line redrawn with time left; NO_COLOR and TERM=dumb obeyed. */
 void mdr_cli_progress(double done, double total, double seconds, const char *fmt, ...) MDR_PRINTF(4, 5);
 void mdr_cli_progress_end(void);
-bool mdr_cli_stop_asked(void);            /* Ctrl-C was pressed: finish what is durable and stop                          */
+bool mdr_cli_stop_asked(void);            /* Ctrl-C was pressed, after mdr_cli_catch_stop: finish what is durable and stop */
 void mdr_cli_note(const char *fmt, ...) MDR_PRINTF(1, 2);                     /* one line on standard error               */
 ReportStyle mdr_cli_style(void);
-Err *mdr_cli_pool(const Args *a, Pool **pool);                                /* --threads, else the machine's            */
+Err *mdr_cli_pool(const Args *a, Pool **pool);                                /* --threads, else the machine's; says so where there is no AVX2 */
 #endif

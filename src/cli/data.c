@@ -10,8 +10,8 @@ static const OptionDef options[] = {
     {"show", OPT_INT, "N", "print the first N sequences of a split readably", 1, 1e6, false},
     {"split", OPT_TEXT, "SPLIT", "of --show: train, valid or test (default: test)", 0, 0, false},
     {"protocol", OPT_TEXT, "NAME|FILE", "where values start from (default: madras)", 0, 0, false},
-    {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false},
-    {"set", OPT_LIST, "KEY=VALUE", "one value, over protocol and config", 0, 0, false},
+    MDR_CLI_CONFIG,
+    MDR_CLI_SET,
     {"seed", OPT_INT, "S", "seed of the data (default: 1)", 0, 9e15, false},
     {0}};
 static const char *const split_name[SPLIT_COUNT] = {"train", "valid", "test"};
@@ -24,6 +24,7 @@ static Err *write_npy(const char *path, const int32_t *x, int64_t n, int32_t row
     memset(head + 10 + len, ' ', sizeof head - 10 - (size_t)len);
     memcpy(head, "\x93NUMPY\x01\x00\x76\x00", 10);
     head[127] = '\n';
+    errno = 0;
     FILE *f = fopen(path, "wb");
     if (!f) return MDR_ERR_MACHINE("cannot write %s: %s", path, strerror(errno));
     bool ok = fwrite(head, 1, sizeof head, f) == sizeof head;
@@ -34,8 +35,10 @@ static Err *write_npy(const char *path, const int32_t *x, int64_t n, int32_t row
         ok = fwrite(b, 1, 8, f) == 8;
     }
     int code = errno;
-    ok = fclose(f) == 0 && ok;
-    return ok ? NULL : MDR_ERR_MACHINE("cannot write %s: %s", path, strerror(code ? code : errno));
+    if (fclose(f) == 0 && ok) return NULL;
+    if (ok) code = errno;
+    remove(path);                                 /* half an array is worse than none                                    */
+    return MDR_ERR_MACHINE("cannot write %s: %s", path, strerror(code));
 }
 
 static Err *make_dir(const char *path)
@@ -107,7 +110,7 @@ static Err *run(const Args *a)
     if (a->n_word) return MDR_ERR_USER("data takes no operand, got \"%s\"", a->word[0]);
     if (!task->given) return MDR_ERR_USER("data wants --task TASK; see madras list tasks");
     if (!out->given && !n->given) return MDR_ERR_USER("data wants --out DIR or --show N");
-    if (mdr_cli_option(a, "json")->given) return MDR_ERR_USER("data has no JSON form; --out writes numpy arrays");
+    if (split->given && !n->given) return MDR_ERR_USER("--split goes with --show; --out writes all three");
     int which = SPLIT_TEST;
     if (split->given)
         for (which = 0; which < SPLIT_COUNT && strcmp(split_name[which], split->text) != 0;) which++;

@@ -2,6 +2,7 @@
 #ifndef MDR_CLI_INTERNAL_H
 #define MDR_CLI_INTERNAL_H
 #include "cli/cli.h"
+#include <jansson.h>
 
 extern const OptionDef mdr_cli_common[];
 Err *mdr_cli_parse(const CommandDef *c, int argc, char **argv, Args *a);
@@ -9,8 +10,12 @@ void mdr_cli_args_free(Args *a);
 void mdr_cli_help(const CommandDef *c, Text *t);          /* --help of a command                                          */
 void mdr_cli_overview(Text *t);                           /* madras --help                                                */
 void mdr_cli_man(Text *t);                                /* the man page, from the same descriptions                     */
-void mdr_cli_catch_stop(void);                            /* installs the Ctrl-C handler                                  */
-Err *mdr_cli_print(const char *text);                     /* standard output; a closed or full one is an error             */
+void mdr_cli_catch_stop(void);                            /* for commands that keep something: Ctrl-C only asks to stop   */
+/* To standard output. A closed or full one is an error; a reader that has gone (| head) only after mdr_cli_catch_stop. */
+Err *mdr_cli_print(const char *text);
+Err *mdr_cli_print_json(json_t *o, size_t flags);         /* one object and a newline; takes o over. 17 digits: exact      */
+void mdr_cli_time_text(double seconds, char buf[32]);      /* "40 s", "12 min", "3.5 h"                                 */
+json_t *mdr_cli_real(double x);                           /* null where not finite                                        */
 /* settle.c: the options that say what is run, the same for bench and train. */
 Err *mdr_cli_settle(const Args *a, bool single, const char *tasks, const char *default_protocol, Protocol **p);
 Err *mdr_cli_archs(const Protocol *p, const char *const *word, int32_t n_word, const OptionValue *layers, ArchList *out);

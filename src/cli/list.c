@@ -1,12 +1,12 @@
 /* madras list: primitives, tasks, protocols, ops: parameters, defaults, bounds, one line each; ops --measure times them. */
 #include "cli/internal.h"
-#include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const OptionDef options[] = {
     {"show", OPT_TEXT, "NAME", "protocols: print that protocol's file", 0, 0, false},
     {"measure", OPT_FLAG, NULL, "ops: time each inside real training steps", 0, 0, false},
+    MDR_CLI_THREADS,
+    MDR_CLI_JSON,
     {0}};
 
 static void range(const Param *p, Text *t)
@@ -229,7 +229,7 @@ static Err *show_protocol(const char *name, Text *out)
 }
 
 static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {
-    {"primitives", primitives}, {"tasks", tasks}, {"protocols", protocols}, {"ops", ops}};
+    {"primitives", primitives}, {"layers", primitives}, {"tasks", tasks}, {"protocols", protocols}, {"ops", ops}};
 
 static Err *run(const Args *a)
 {
@@ -241,6 +241,7 @@ static Err *run(const Args *a)
     if (k == MDR_COUNT(kinds)) return MDR_ERR_USER("cannot list \"%s\"; one of primitives, tasks, protocols, ops", a->word[0]);
     if (show->given && kinds[k].list != protocols) return MDR_ERR_USER("--show goes with list protocols");
     if (measured && kinds[k].list != ops) return MDR_ERR_USER("--measure goes with list ops");
+    if (mdr_cli_option(a, "threads")->given && !measured) return MDR_ERR_USER("--threads goes with --measure");
     if (json && (show->given || measured)) return MDR_ERR_USER("--json does not go with --show or --measure");
     Text t = {0};
     Err *e = NULL;
@@ -252,10 +253,8 @@ static Err *run(const Args *a)
         json_object_set_new(o, "madras", json_string(MDR_VERSION));
         kinds[k].list(NULL, rows);
         json_object_set_new(o, "rows", rows);
-        char *s = json_dumps(o, JSON_INDENT(1));
-        mdr_text_printf(&t, "%s\n", s ? s : "{}");
-        free(s);
-        json_decref(o);
+        mdr_text_free(&t);
+        return mdr_cli_print_json(o, JSON_INDENT(1));
     } else kinds[k].list(&t, NULL);
     if (!e) e = mdr_cli_print(mdr_text_str(&t));
     mdr_text_free(&t);
@@ -263,5 +262,7 @@ static Err *run(const Args *a)
 }
 
 const CommandDef mdr_commands_list[] = {
-    {"list", "primitives|tasks|protocols|ops", "what there is: parameters, defaults, bounds", NULL, options, run},
+    {"list", "primitives|tasks|protocols|ops", "what there is: parameters, defaults, bounds",
+     "layers is another word for primitives. A primitive's parameters go into the architecture,\n"
+     "as mh-attention(n_heads=8); a task's after --set.\n", options, run},
     {0}};

@@ -1,8 +1,10 @@
 /* madras: finds the command, parses its options, runs it, and turns an error into one sentence and an exit code. */
 #include "cli/internal.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void out_of_memory(size_t bytes)
 {
@@ -62,23 +64,35 @@ static int run(const CommandDef *c, int argc, char **argv)
         mdr_cli_help(c, &t);
         e = mdr_cli_print(mdr_text_str(&t));
         mdr_text_free(&t);
-    } else if (!e) {
-        mdr_cli_catch_stop();
-        e = c->run(&a);
-    }
+    } else if (!e) e = c->run(&a);
     mdr_cli_args_free(&a);
     return report(e);
 }
 
+/* A closed standard stream must not lend its number to a file of ours: it becomes one that can only be read, so that writing to it
+ * fails as it should. */
+static void fill_streams(void)
+{
+    int fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd < 3) fd = open("/dev/null", O_RDONLY);
+    if (fd >= 3) close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    fill_streams();
     signal(SIGPIPE, SIG_IGN);
     mdr_set_oom_handler(out_of_memory);
     const char *word = argc > 1 ? argv[1] : "--help";
-    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) return print(mdr_cli_overview);
+    bool help = !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help");
+    if (help && argc < 3) return print(mdr_cli_overview);
     if (!strcmp(word, "--version")) return print(version);
     if (!strcmp(word, "--man")) return print(mdr_cli_man);
+    static char asked[] = "--help";
+    char *for_help[] = {asked};
+    if (help) word = argv[2];                         /* madras help train                                                  */
     const CommandDef *c = find(word);
     if (!c) return report(unknown(word));
+    if (help) return run(c, 1, for_help);
     return run(c, argc - 2, argv + 2);
 }

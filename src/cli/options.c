@@ -4,8 +4,6 @@
 #include <string.h>
 
 const OptionDef mdr_cli_common[] = {
-    {"threads", OPT_INT, "N", "worker threads (default: what this machine gives)", 1, 1024, false},
-    {"json", OPT_FLAG, NULL, "print JSON instead of text", 0, 0, false},
     {"help", OPT_FLAG, NULL, "print this help", 0, 0, false},
     {0}};
 
@@ -77,9 +75,10 @@ Err *mdr_cli_parse(const CommandDef *c, int argc, char **argv, Args *a)
     bool only_words = false;
     for (int i = 0; i < argc; i++) {
         if (!only_words && strcmp(argv[i], "--") == 0) { only_words = true; continue; }
-        if (!only_words && strcmp(argv[i], "-h") == 0) { MDR_TRY(set(&all[find(all, "help", 4)], &a->value[find(all, "help", 4)], "")); continue; }
+        if (!only_words && strcmp(argv[i], "-h") == 0) { a->value[find(all, "help", 4)].given = true; continue; }
         if (!only_words && argv[i][0] == '-' && argv[i][1] == '-') MDR_TRY(parse_option(c, a, &i, argc, argv));
-        else if (!only_words && argv[i][0] == '-' && argv[i][1]) return MDR_ERR_USER("unknown option %s; options begin with --, see madras %s --help", argv[i], c->name);
+        else if (!only_words && argv[i][0] == '-' && argv[i][1])
+            return MDR_ERR_USER("%s has no option %s; options begin with --, see madras %s --help", c->name, argv[i], c->name);
         else a->word[a->n_word++] = argv[i];
     }
     return NULL;

@@ -1,14 +1,14 @@
 /* madras show: what the store holds. */
 #include "cli/internal.h"
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
 
 static const OptionDef options[] = {
-    {"store", OPT_TEXT, "FILE", "where trials are kept", 0, 0, false},
+    MDR_CLI_STORE,
     {"all", OPT_FLAG, NULL, "every trial, one a line", 0, 0, false},
     {"csv", OPT_FLAG, NULL, "comma-separated, one row a trial", 0, 0, false},
+    MDR_CLI_JSON,
     {0}};
 static const char *const status_name[] = {"done", "diverged", "stopped early"};
 
@@ -54,7 +54,6 @@ static void print_csv(StoreTrial **all, int32_t n, Text *t)
     }
 }
 
-static json_t *real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 static json_t *trial_json(const StoreTrial *x, bool epochs)
 {
     json_t *o = json_object();
@@ -68,8 +67,8 @@ static json_t *trial_json(const StoreTrial *x, bool epochs)
     json_object_set_new(o, "status", json_string(status_name[x->result.status]));
     json_object_set_new(o, "params", json_integer(x->params));
     json_object_set_new(o, "state", json_integer(x->state));
-    json_object_set_new(o, "flops", real(x->flops));
-    json_object_set_new(o, "seconds", real(x->result.seconds));
+    json_object_set_new(o, "flops", mdr_cli_real(x->flops));
+    json_object_set_new(o, "seconds", mdr_cli_real(x->result.seconds));
     json_object_set_new(o, "spec", json_string(x->spec));
     json_t *list = json_array();
     for (int32_t i = 0; i < x->result.n_epoch; i++) {
@@ -78,30 +77,27 @@ static json_t *trial_json(const StoreTrial *x, bool epochs)
         json_t *r = json_object();
         json_object_set_new(r, "epoch", json_integer(e->epoch));
         json_object_set_new(r, "step", json_integer(e->step));
-        json_object_set_new(r, "train_loss", real(e->train_loss));
-        json_object_set_new(r, "valid_loss", real(e->valid.loss));
-        json_object_set_new(r, "valid_acc", real(e->valid.acc));
-        json_object_set_new(r, "valid_acc_macro", real(e->valid.acc_macro));
-        json_object_set_new(r, "test_loss", real(e->test.loss));
-        json_object_set_new(r, "test_acc", real(e->test.acc));
-        json_object_set_new(r, "test_acc_macro", real(e->test.acc_macro));
+        json_object_set_new(r, "train_loss", mdr_cli_real(e->train_loss));
+        json_object_set_new(r, "valid_loss", mdr_cli_real(e->valid.loss));
+        json_object_set_new(r, "valid_acc", mdr_cli_real(e->valid.acc));
+        json_object_set_new(r, "valid_acc_macro", mdr_cli_real(e->valid.acc_macro));
+        json_object_set_new(r, "test_loss", mdr_cli_real(e->test.loss));
+        json_object_set_new(r, "test_acc", mdr_cli_real(e->test.acc));
+        json_object_set_new(r, "test_acc_macro", mdr_cli_real(e->test.acc_macro));
         json_array_append_new(list, r);
     }
     json_object_set_new(o, "epochs", list);
     return o;
 }
 
-static void print_json(StoreTrial **all, int32_t n, bool epochs, Text *t)
+static Err *print_json(StoreTrial **all, int32_t n, bool epochs)
 {
     json_t *o = json_object(), *rows = json_array();
     json_object_set_new(o, "schema", json_string("madras.show/1"));
     json_object_set_new(o, "madras", json_string(MDR_VERSION));
     for (int32_t i = 0; i < n; i++) json_array_append_new(rows, trial_json(all[i], epochs));
     json_object_set_new(o, "rows", rows);
-    char *s = json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
-    mdr_text_printf(t, "%s\n", s ? s : "{}");
-    free(s);
-    json_decref(o);
+    return mdr_cli_print_json(o, JSON_INDENT(1));
 }
 
 static void print_line(const StoreTrial *x, Text *t)
@@ -146,12 +142,12 @@ static Err *run(const Args *a)
     if (!e) {
         int32_t shown = !a->n_word && !all && !csv && !json && n > 20 ? 20 : n;
         if (csv) print_csv(t, n, &out);
-        else if (json) print_json(t, n, a->n_word > 0, &out);
+        else if (json) e = print_json(t, n, a->n_word > 0);
         else if (a->n_word && n == 1) print_one(t[0], &out);
         else for (int32_t i = n - shown; i < n; i++) print_line(t[i], &out);
-        if (!csv && !json && n == 0) mdr_text_printf(&out, "%s holds no trial yet\n", mdr_store_path(s));
+        if (!csv && !json && n == 0 && !e) mdr_text_printf(&out, "%s holds no trial yet\n", mdr_store_path(s));
         if (shown < n) mdr_text_printf(&out, "the newest %d of %d; --all shows all\n", shown, n);
-        e = mdr_cli_print(mdr_text_str(&out));
+        if (!e) e = mdr_cli_print(mdr_text_str(&out));
     }
     mdr_text_free(&out);
     mdr_store_close(s);

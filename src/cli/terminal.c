@@ -10,17 +10,22 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t stop_asked;
+static bool keeps;                                 /* this command keeps something: it ends in order, not by a signal         */
 static double last_drawn;
 static bool line_open;
 
 static void on_stop(int signal_number)
 {
-    (void)signal_number;
+    static const char text[] = "\nmadras: stopping after this step; Ctrl-C again ends at once\n";
+    int keep = errno;
     stop_asked = 1;
+    if (signal_number == SIGINT && isatty(2) && write(2, text, sizeof text - 1) < 0) stop_asked = 1;
+    errno = keep;
 }
 void mdr_cli_catch_stop(void)
 {
     struct sigaction a;
+    keeps = true;
     memset(&a, 0, sizeof a);
     a.sa_handler = on_stop;
     a.sa_flags = (int)SA_RESETHAND;
@@ -47,7 +52,7 @@ ReportStyle mdr_cli_style(void)
     return (ReportStyle){tty ? columns(1) : 80, tty && !dumb() && !(none && none[0])};
 }
 
-static void time_text(double s, char buf[32])
+void mdr_cli_time_text(double s, char buf[32])
 {
     if (s < 100) snprintf(buf, 32, "%.0f s", s);
     else if (s < 6000) snprintf(buf, 32, "%.0f min", s / 60);
@@ -67,7 +72,7 @@ void mdr_cli_progress(double done, double total, double seconds, const char *fmt
     char bar[21];
     for (int i = 0; i < 20; i++) bar[i] = share * 20 > i + 0.5 ? '#' : '.';
     bar[20] = 0;
-    time_text(share > 0.01 ? seconds * (1 - share) / share : 0, left);
+    mdr_cli_time_text(share > 0.01 ? seconds * (1 - share) / share : 0, left);
     snprintf(line, sizeof line, "[%s] %3.0f%% %s%s  %s", bar, 100 * share, share > 0.01 ? left : "", share > 0.01 ? " left" : "", text);
     int width = columns(2) - 1;
     fprintf(stderr, "\r%-*.*s", width, width, line);
@@ -97,12 +102,14 @@ void mdr_cli_note(const char *fmt, ...)
 Err *mdr_cli_print(const char *text)
 {
     mdr_cli_progress_end();
-    if (fputs(text, stdout) < 0 || fflush(stdout) != 0) return MDR_ERR_MACHINE("cannot write to standard output: %s", strerror(errno));
-    return NULL;
+    if (fputs(text, stdout) >= 0 && fflush(stdout) == 0) return NULL;
+    if (errno == EPIPE && !keeps) return NULL;    /* head and less have seen enough                                        */
+    return MDR_ERR_MACHINE("cannot write to standard output: %s", strerror(errno));
 }
 
 Err *mdr_cli_pool(const Args *a, Pool **pool)
 {
     const OptionValue *v = mdr_cli_option(a, "threads");
+    if (!mdr_cpu_avx2()) mdr_cli_note("madras: running without AVX2 and FMA (class plain): many times slower, and trials of their own");
     return mdr_pool_open(v->given ? (int)v->number : mdr_cpu_count(), pool);
 }

@@ -1,56 +1,43 @@
 /* madras train: one trial, loss and accuracy as it goes. */
 #include "cli/internal.h"
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 static const OptionDef options[] = {
     {"task", OPT_TEXT, "TASK", "task to train on (madras list tasks)", 0, 0, false},
     {"arch", OPT_TEXT, "ARCH", "architecture, as '(mh-attention swiglu)*2'", 0, 0, false},
-    {"layers", OPT_LIST, "LAYER", "mad-lab's spelling: --layers a b c d", 0, 0, true},
+    MDR_CLI_LAYERS,
     {"protocol", OPT_TEXT, "NAME|FILE", "where values start from (default: madras)", 0, 0, false},
-    {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false},
-    {"set", OPT_LIST, "KEY=VALUE", "one value, over protocol and config", 0, 0, false},
+    MDR_CLI_CONFIG,
+    MDR_CLI_SET,
     {"seed", OPT_INT, "S", "seed of data, order and start (default: 1)", 0, 9e15, false},
     {"composed", OPT_FLAG, NULL, "run fused ops by their compositions", 0, 0, false},
     {"checkpoint", OPT_TEXT, "FILE", "written as it goes; the same command continues", 0, 0, false},
     {"every", OPT_INT, "N", "steps between checkpoints (default: an epoch)", 1, 1e12, false},
     {"trace", OPT_TEXT, "FILE", "what each worker did, for a trace viewer", 0, 0, false},
+    MDR_CLI_THREADS,
+    MDR_CLI_JSON,
     {0}};
 
 typedef struct Watch { const TrialSpec *spec; bool json; int64_t total; double begin; int32_t printed; Err *err; TaskLevels levels; } Watch;
-
-static json_t *real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
-static Err *print_json(json_t *o)
-{
-    char *s = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(12));
-    Text t = {0};
-    mdr_text_printf(&t, "%s\n", s ? s : "{}");
-    Err *e = mdr_cli_print(mdr_text_str(&t));
-    mdr_text_free(&t);
-    free(s);
-    json_decref(o);
-    return e;
-}
 
 static void set_scores(json_t *o, const EpochScore *e)
 {
     json_object_set_new(o, "epoch", json_integer(e->epoch));
     json_object_set_new(o, "step", json_integer(e->step));
-    json_object_set_new(o, "train_loss", real(e->train_loss));
+    json_object_set_new(o, "train_loss", mdr_cli_real(e->train_loss));
     const SplitScore *s[2] = {&e->valid, &e->test};
     for (int i = 0; i < 2; i++) {
         char key[32];
         const char *split = i ? "test" : "valid";
         snprintf(key, sizeof key, "%s_loss", split);
-        json_object_set_new(o, key, real(s[i]->loss));
+        json_object_set_new(o, key, mdr_cli_real(s[i]->loss));
         snprintf(key, sizeof key, "%s_ppl", split);
-        json_object_set_new(o, key, real(exp(s[i]->loss)));
+        json_object_set_new(o, key, mdr_cli_real(exp(s[i]->loss)));
         snprintf(key, sizeof key, "%s_acc", split);
-        json_object_set_new(o, key, real(s[i]->acc));
+        json_object_set_new(o, key, mdr_cli_real(s[i]->acc));
         snprintf(key, sizeof key, "%s_acc_macro", split);
-        json_object_set_new(o, key, real(s[i]->acc_macro));
+        json_object_set_new(o, key, mdr_cli_real(s[i]->acc_macro));
     }
 }
 
@@ -79,11 +66,11 @@ static Err *print_start(const Watch *w)
         json_object_set_new(o, "state", json_integer(cost.state));
         json_object_set_new(o, "steps", json_integer(cost.steps));
         json_object_set_new(o, "flops", json_real(cost.flops));
-        e = print_json(o);
+        e = mdr_cli_print_json(o, JSON_COMPACT);
     } else if (!e) {
-        mdr_text_printf(&line, "%s on %s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs, %s float32\ntrial %.16s\n\n", mdr_text_str(&arch),
-                        w->spec->task->name, (unsigned long long)w->spec->seed, (long long)cost.params, (long long)cost.steps, cost.flops,
-                        mdr_cpu_class(), key);
+        mdr_text_printf(&line, "%s\n%s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs\n%s float32, trial %.16s\n"
+                               "Accuracies are macro: the mean over the classes.\n\n", mdr_text_str(&arch), w->spec->task->name,
+                        (unsigned long long)w->spec->seed, (long long)cost.params, (long long)cost.steps, cost.flops, mdr_cpu_class(), key);
         mdr_text_printf(&line, "%6s %8s %10s %10s %9s %9s %9s\n", "epoch", "step", "train loss", "valid loss", "valid acc", "test acc", "seconds");
         e = mdr_cli_print(mdr_text_str(&line));
     }
@@ -103,8 +90,8 @@ static void on_epoch(void *ctx, const Trainer *t)
             json_t *o = json_object();
             json_object_set_new(o, "event", json_string("epoch"));
             set_scores(o, e);
-            json_object_set_new(o, "seconds", real(e->seconds));
-            w->err = print_json(o);
+            json_object_set_new(o, "seconds", mdr_cli_real(e->seconds));
+            w->err = mdr_cli_print_json(o, JSON_COMPACT);
         } else {
             Text line = {0};
             mdr_text_printf(&line, "%6d %8lld %10.4f %10.4f %9.4f %9.4f %9.1f\n", e->epoch, (long long)e->step, e->train_loss, e->valid.loss,
@@ -134,19 +121,19 @@ static Err *print_end(const Watch *w, const Trainer *t)
         json_object_set_new(o, "event", json_string("end"));
         json_object_set_new(o, "status", json_string(status[r->status]));
         if (best >= 0) set_scores(o, &r->epoch[best]);
-        json_object_set_new(o, "chance", real(w->levels.chance));
-        json_object_set_new(o, "ceiling", real(w->levels.ceiling));
-        json_object_set_new(o, "chance_macro", real(w->levels.chance_macro));
-        json_object_set_new(o, "ceiling_macro", real(w->levels.ceiling_macro));
-        json_object_set_new(o, "seconds", real(r->seconds));
-        return print_json(o);
+        json_object_set_new(o, "chance", mdr_cli_real(w->levels.chance));
+        json_object_set_new(o, "ceiling", mdr_cli_real(w->levels.ceiling));
+        json_object_set_new(o, "chance_macro", mdr_cli_real(w->levels.chance_macro));
+        json_object_set_new(o, "ceiling_macro", mdr_cli_real(w->levels.ceiling_macro));
+        json_object_set_new(o, "seconds", mdr_cli_real(r->seconds));
+        return mdr_cli_print_json(o, JSON_COMPACT);
     }
     Text line = {0};
     mdr_text_printf(&line, "\n%s after %lld steps", status[r->status], (long long)mdr_train_steps_done(t));
     if (best >= 0)
-        mdr_text_printf(&line, "; epoch %d (best on validation): test accuracy %.4f macro, %.4f plain\nchance %.4f macro, %.4f plain; ceiling %.4f macro, %.4f plain",
-                        r->epoch[best].epoch, r->epoch[best].test.acc_macro, r->epoch[best].test.acc, w->levels.chance_macro, w->levels.chance,
-                        w->levels.ceiling_macro, w->levels.ceiling);
+        mdr_text_printf(&line, "; epoch %d is the best on validation\n%-14s %8s %8s\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f",
+                        r->epoch[best].epoch, "", "macro", "plain", "test accuracy", r->epoch[best].test.acc_macro, r->epoch[best].test.acc,
+                        "chance", w->levels.chance_macro, w->levels.chance, "ceiling", w->levels.ceiling_macro, w->levels.ceiling);
     mdr_text_printf(&line, "\n");
     Err *e = mdr_cli_print(mdr_text_str(&line));
     mdr_text_free(&line);
@@ -171,6 +158,14 @@ static Err *write_trace(Trainer *t, const char *path)
     return mdr_err_wrap(e, "trace");
 }
 
+static Err *stopped(Err *e, const Trainer *t, const TrainWatch *watch, int64_t total)
+{
+    if (watch->checkpoint || mdr_err_code(e) != MDR_STOPPED) return e;
+    mdr_err_free(e);
+    return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped at step %lld of %lld; nothing of it is kept: with --checkpoint FILE the same "
+                       "command would go on", (long long)mdr_train_steps_done(t), (long long)total);
+}
+
 static Err *run_trial(const Args *a, const TrialSpec *spec)
 {
     const char *trace = mdr_cli_option(a, "trace")->text;
@@ -184,7 +179,8 @@ static Err *run_trial(const Args *a, const TrialSpec *spec)
     if (!e) e = mdr_train_open(&spec, 1, pool, &t);
     if (!e) e = print_start(&w);
     if (!e && trace) mdr_exec_trace(mdr_train_exec(t), true);
-    if (!e) e = mdr_train_run(t, &watch);
+    mdr_cli_catch_stop();
+    if (!e) e = stopped(mdr_train_run(t, &watch), t, &watch, w.total);
     mdr_cli_progress_end();
     if (w.err) { mdr_err_free(e); e = w.err; }
     if (t && trace && (!e || mdr_err_code(e) == MDR_STOPPED)) {

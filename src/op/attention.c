@@ -3,7 +3,8 @@
  *   p[t,k] = exp(s[t,k] - lse[t]),   y[t] = sum_k p[t,k] v[k]
  * Gradient, with p made anew from lse and D[t] = dy[t].y[t] - dlse[t]:   ds = p (dy[t].v[k] - D[t]),
  *   dq[t] = d^-1/2 sum_k ds k[k],   dk[k] = d^-1/2 sum_t ds q[t],   dv[k] = sum_t p dy[t]
- * Not here: rotary embedding (rope), several query heads for one key head. Vaswani et al. 2017; lse: Dao et al. 2022. */
+ * Not here: rotary embedding (rope), several query heads for one key head. Vaswani et al. 2017; lse: Dao et al. 2022.
+ * */
 #include "op/reference.h"
 
 #define HEADS(c) (((const AttentionAttr *)(c)->node->attr)->n_heads)
@@ -54,7 +55,8 @@ MDR_REF(attention_grad) {
     const size_t n = (size_t)rows * (size_t)d;
     acc *dq = c->scratch, *dk = dq + n, *dv = dk + n;
     FOR_SEQUENCES(c) for (int32_t h = 0; h < heads; h++) {
-        const real *q = IN(real, 0) + h * d, *k = IN(real, 1) + h * d, *v = IN(real, 2) + h * d, *y = IN(real, 3) + h * d;
+        const real *q = IN(real, 0) + h * d, *k = IN(real, 1) + h * d, *v = IN(real, 2) + h * d, *y = IN(real,
+            3) + h * d;
         const real *lse = IN(real, 4) + h, *dy = IN(real, 5) + h * d, *dlse = HAS_IN(6) ? IN(real, 6) + h : NULL;
         memset(dq, 0, 3 * n * sizeof *dq);
         for (int32_t t = 0; t < rows; t++) {
@@ -94,7 +96,8 @@ static Err *check(const Node *n) {
     if (a->window < 0) return mdr_ir_shape_error(n, "the window is %d, expected 0 (none) or more", a->window);
     for (int i = 1; i < 3; i++)
         if (!mdr_shape_equal(q, n->in_type[i].shape))
-            return mdr_ir_shape_error(n, "%s is %s, q is %s", i == 1 ? "k" : "v", mdr_shape_text(n->in_type[i].shape, y),
+            return mdr_ir_shape_error(n, "%s is %s, q is %s", i == 1 ? "k" : "v", mdr_shape_text(n->in_type[i].shape,
+                y),
                                       mdr_shape_text(q, x));
     return NULL;
 }
@@ -135,11 +138,14 @@ static Cost cost_grad(const Node *n) { return cost(n, 2, 8); }
      .in = {{2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}}}
 #define CASE_GRAD(text, rows, heads, d, w, dlse)                                                                       \
     {.name = text, .attr = ATTR(heads, w), .n_in = 7, .lo = -1, .hi = 1,                                               \
-     .in = {{2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, \
+     .in = {{2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, {2, {rows, (heads) * (d)}}, {2, {rows,             \
+         (heads) * (d)}},                                                                                              \
             {2, {rows, heads}}, {2, {rows, (heads) * (d)}}, {(dlse) ? 2 : 0, {rows, heads}}}}
 static const OpCase cases_grad[] = {
-    CASE_GRAD("16 heads of 8", 31, 16, 8, 0, 0), CASE_GRAD("window 32", 127, 2, 8, 32, 0), CASE_GRAD("window 1", 33, 1, 16, 1, 1),
-    CASE_GRAD("odd head", 33, 2, 5, 0, 0), CASE_GRAD("wide head", 31, 1, 128, 0, 0), CASE_GRAD("one row", 1, 2, 8, 0, 1), {0}};
+    CASE_GRAD("16 heads of 8", 31, 16, 8, 0, 0), CASE_GRAD("window 32", 127, 2, 8, 32, 0), CASE_GRAD("window 1", 33,
+        1, 16, 1, 1),
+    CASE_GRAD("odd head", 33, 2, 5, 0, 0), CASE_GRAD("wide head", 31, 1, 128, 0, 0), CASE_GRAD("one row", 1, 2, 8, 0,
+        1), {0}};
 static const OpDef def_grad = {.name = "attention_grad",
     .equation = "p = exp(s - lse), ds = p (dy.v - dy.y + dlse); dq = d^-1/2 ds k, dk = d^-1/2 ds^T q, dv = p^T dy",
     .attr_size = sizeof(AttentionAttr), .min_in = 7, .max_in = 7, .n_out = 3, .optional = 1u << 6, .shape = shape_grad,
@@ -147,7 +153,8 @@ static const OpDef def_grad = {.name = "attention_grad",
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {
     Value dy = dout[0];
-    if (!mdr_ir_has(dy)) {                                           /* only lse is used                                */
+    /* only lse is used*/
+    if (!mdr_ir_has(dy)) {
         Shape s = n->out[0].shape;
         dy = mdr_ir_const(b, s, mdr_arena_alloc(mdr_ir_arena(b), (size_t)mdr_numel(s) * sizeof(double)));
     }
@@ -161,7 +168,8 @@ static const OpCase cases[] = {
     CASE_Y("wide head", 33, 1, 128, 0), CASE_Y("window 1", 33, 2, 8, 1), CASE_Y("window 32", 127, 2, 16, 32),
     CASE_Y("window past the end", 31, 1, 8, 32), CASE_Y("one row", 1, 2, 8, 0), CASE_Y("two rows", 2, 1, 5, 1), {0}};
 static const OpDef def = {.name = "attention", .equation = "s = d^-1/2 q k^T (causal, window), y = softmax(s) v, lse = log sum exp s",
-    .attr_size = sizeof(AttentionAttr), .min_in = 3, .max_in = 3, .n_out = 2, .shape = shape_y, .vjp = vjp, .cost = cost_y,
+    .attr_size = sizeof(AttentionAttr), .min_in = 3, .max_in = 3, .n_out = 2, .shape = shape_y, .vjp = vjp,
+        .cost = cost_y,
     .cases = cases};
 
 Value mdr_op_attention(Builder *b, Value q, Value k, Value v, AttentionAttr a) {
@@ -171,6 +179,7 @@ Value mdr_op_attention(Builder *b, Value q, Value k, Value v, AttentionAttr a) {
 
 const OpRow mdr_op_rows_attention[] = {
     {&def, {.run = attention_f32, .scratch = scratch_y}, {.run = attention_f64, .scratch = scratch_y}},
-    {&def_grad, {.run = attention_grad_f32, .scratch = scratch_grad}, {.run = attention_grad_f64, .scratch = scratch_grad}},
+    {&def_grad, {.run = attention_grad_f32, .scratch = scratch_grad}, {.run = attention_grad_f64,
+        .scratch = scratch_grad}},
     {0}};
 #endif

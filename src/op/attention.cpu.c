@@ -1,18 +1,24 @@
-/* attention, fast: a unit is one head of one sequence. 24 queries as lanes meet blocks of keys that stay in the first-level
- * cache: S = K Q^T (keys broadcast), row maximum, P = 2^(S - max), O = V^T P; a running maximum joins the blocks (Milakov and
+/* attention, fast: a unit is one head of one sequence. 24 queries as lanes meet blocks of keys that stay in the
+ * first-level
+ * cache: S = K Q^T (keys broadcast), row maximum, P = 2^(S - max), O = V^T P; a running maximum joins the blocks
+ * (Milakov and
  * Gimelshein 2018). Keys that no query of the tile sees are never touched; the diagonal is cut in steps of 8 keys.
  * Block borders depend on the tile and the window only: the slice changes no bit (nor, without a window, does L).
  * Scratch is O(L d). The gradient stands in attention_grad.cpu.c. */
 #include "op/attention_tile.h"
 
-enum { BLOCK = 96 };                             /* keys in a block: S, K and V for head size 8 take half of the cache      */
+/* keys in a block: S, K and V for head size 8 take half of the cache*/
+enum { BLOCK = 96 };
 
 typedef struct Work { float *k, *v, *qt, *o, *s; } Work;
-typedef struct Tile {                            /* the queries at hand                                                    */
-    __m256i lo[3], hi[3];                        /* lane sees key j if lo < j < hi                                         */
+/* the queries at hand*/
+typedef struct Tile {
+    /* lane sees key j if lo < j < hi */
+    __m256i lo[3], hi[3];
     __m256 most[3], sum[3];
     int32_t q0, nv;
-    int32_t seen;                                /* keys seen..q0-1 are seen by every lane                                 */
+    /* keys seen..q0-1 are seen by every lane */
+    int32_t seen;
 } Tile;
 
 static size_t scratch(const Node *n, Extent e) {
@@ -22,7 +28,8 @@ static size_t scratch(const Node *n, Extent e) {
 }
 static int64_t units(const Node *n, Extent e) { return (int64_t)e.n_seq * ((const AttentionAttr *)n->attr)->n_heads; }
 
-/* ---- scores of n keys; the unmasked ones take the maximum along ------------------------------------------------------- */
+/* ---- scores of n keys; the unmasked ones take the maximum along
+ * ------------------------------------------------------- */
 #define MOST(v) _mm256_max_ps(_mm256_max_ps(a0##v, a1##v), _mm256_max_ps(a2##v, a3##v))
 INL void scores(int nv, int32_t d, int32_t n, const float *k, const float *qt, float *to, __m256 *most) {
     __m256 m0 = most[0], m1 = nv > 1 ? most[1] : m0, m2 = nv > 2 ? most[2] : m0;
@@ -44,7 +51,8 @@ static __m256 masked_most(__m256 most, __m256i lo, __m256i hi, int32_t j0, int32
     return most;
 }
 
-/* ---- s = 2^(s - most), sum += s --------------------------------------------------------------------------------------- */
+/* ---- s = 2^(s - most), sum += s
+ * --------------------------------------------------------------------------------------- */
 #define EXP_STEP(v) { const __m256 p = v_exp2(_mm256_sub_ps(_mm256_load_ps(s + 8 * (v)), m##v));                       \
     _mm256_store_ps(s + 8 * (v), p);                                                                                   \
     l##v = _mm256_add_ps(l##v, p); }
@@ -70,7 +78,8 @@ static __m256 masked_exps(__m256 sum, __m256 most, __m256i lo, __m256i hi, int32
     return sum;
 }
 
-/* The keys [j, next) have one shape: left edge of the window, seen by all, or 8 keys of the diagonal, which the registers below
+/* The keys [j, next) have one shape: left edge of the window, seen by all, or 8 keys of the diagonal, which the
+ * registers below
  * v0 do not see. Registers v0 .. v1-1 need the mask. */
 static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, int *v1) {
     const bool edge = j < t->seen;
@@ -108,7 +117,8 @@ static void one_block(const Head *h, const Work *w, Tile *t, int32_t begin, int3
     }
 }
 
-/* Rows of the next tile: one register alone would run at half the rate (four chains), so 32 rows are 16 + 16, not 24 + 8. */
+/* Rows of the next tile: one register alone would run at half the rate (four chains), so 32 rows are 16 + 16, not 24
+ * + 8. */
 static int32_t tile_rows(int32_t left) { return up8(left) == 32 ? 16 : at_most(TILE, left); }
 
 static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q, int32_t q0, int32_t n, Tile *t) {
@@ -126,7 +136,8 @@ static void one_tile(const Head *h, const Work *w, const float *q, int64_t ld_q,
         for (int32_t f = 0; f < h->dp; f += 8) {
             __m256 m[8];
             for (int i = 0; i < 8; i++)
-                m[i] = 8 * v + i < n ? _mm256_mul_ps(scale, v_load(q + (q0 + 8 * v + i) * ld_q + f, h->d - f)) : _mm256_setzero_ps();
+                m[i] = 8 * v + i < n ? _mm256_mul_ps(scale, v_load(q + (q0 + 8 * v + i) * ld_q + f,
+                    h->d - f)) : _mm256_setzero_ps();
             transpose8(m);
             for (int i = 0; i < 8; i++) _mm256_store_ps(w->qt + (f + i) * TILE + 8 * v, m[i]);
         }

@@ -1,13 +1,18 @@
-/* attention_grad, fast: a unit is one head of one sequence. 24 keys as lanes meet blocks of queries: the scores are made anew
- * (queries broadcast), P = 2^(S - lse), dS = P (dY V^T - D); dV^T += dY^T P and dK^T += Q^T dS are the same micro-kernel as
- * the scores, dQ += dS K has the features as lanes. Keys as lanes, because then only one of the three sums runs across lanes.
+/* attention_grad, fast: a unit is one head of one sequence. 24 keys as lanes meet blocks of queries: the scores are
+ * made anew
+ * (queries broadcast), P = 2^(S - lse), dS = P (dY V^T - D); dV^T += dY^T P and dK^T += Q^T dS are the same
+ * micro-kernel as
+ * the scores, dQ += dS K has the features as lanes. Keys as lanes, because then only one of the three sums runs
+ * across lanes.
  * Sums over queries and over keys run in their order, so neither L nor the slice changes a bit. Scratch is O(L d). */
 #include "op/attention_tile.h"
 
-enum { BLOCK = 96 };                             /* queries in a block: P, dS, Q, dY, dQ for head size 8 fit the cache     */
+/* queries in a block: P, dS, Q, dY, dQ for head size 8 fit the cache */
+enum { BLOCK = 96 };
 
 typedef struct Work { float *q, *dy, *dq, *lse, *total, *k, *kt, *vt, *dkt, *dvt, *p, *ds; } Work;
-typedef struct Tile { __m256i lo[3], hi[3]; int32_t k0, nv, seen, end; } Tile;    /* queries k0+24 .. seen-1 see every lane */
+/* queries k0+24 .. seen-1 see every lane */
+typedef struct Tile { __m256i lo[3], hi[3]; int32_t k0, nv, seen, end; } Tile;
 
 static size_t scratch(const Node *n, Extent e) {
     (void)e;
@@ -57,7 +62,8 @@ static void masked_exps(__m256i lo, __m256i hi, int32_t j0, int32_t n, float *p)
     a##r##0 = _mm256_mul_ps(_mm256_sub_ps(a##r##0, b), _mm256_load_ps(p + (r) * TILE));                                \
     if (nv > 1) a##r##1 = _mm256_mul_ps(_mm256_sub_ps(a##r##1, b), _mm256_load_ps(p + (r) * TILE + 8));                \
     if (nv > 2) a##r##2 = _mm256_mul_ps(_mm256_sub_ps(a##r##2, b), _mm256_load_ps(p + (r) * TILE + 16)); }
-INL void score_grads(int nv, int32_t d, int32_t n, const float *dy, const float *vt, const float *total, const float *p, float *to) {
+INL void score_grads(int nv, int32_t d, int32_t n, const float *dy, const float *vt, const float *total,
+    const float *p, float *to) {
     for (int32_t j = 0; j < n; j += 4, dy += 4 * d, p += 4 * TILE, to += 4 * TILE) {
         FOUR(TILE_ZERO)
         TILE_PRODUCT(d, dy, d, 1, vt)
@@ -66,7 +72,8 @@ INL void score_grads(int nv, int32_t d, int32_t n, const float *dy, const float 
     }
 }
 
-/* dq[j][..] += sum over nk keys of ds[j][key] k[key][..], n queries: eight chains, 8 rows of 8 features or 4 rows of 16 */
+/* dq[j][..] += sum over nk keys of ds[j][key] k[key][..], n queries: eight chains, 8 rows of 8 features or 4 rows of
+ * 16 */
 #define EIGHT(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 #define DQ8_LOAD(r) __m256 b##r = _mm256_load_ps(dq + (r) * d);
 #define DQ8_FMA(r) b##r = _mm256_fmadd_ps(_mm256_broadcast_ss(ds + (r) * TILE + i), x, b##r);
@@ -97,13 +104,14 @@ static void query_grads(int32_t d, int32_t n, int32_t nk, const float *ds, const
         }
 }
 
-/* Queries [j, next) of one shape: 16 of the diagonal, seeing two registers, then 8 that see three; seen by all; right edge of the
- * window. Registers v0 .. nv-1 need the mask. */
+/* Queries [j, next) of one shape: 8 of the diagonal, seeing the first nv registers; seen by all; right edge of the
+ * window.
+ * Registers v0 .. nv-1 need the mask. */
 static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, int *nv) {
     const int32_t diagonal = t->k0 + 8 * t->nv;
-    *nv = j == t->k0 && t->nv > 1 ? 2 : t->nv;
-    *v0 = j >= t->seen || j == t->k0 ? 0 : j < diagonal ? *nv - 1 : *nv;
-    return at_most(end, j < diagonal ? at_most(diagonal, j + (j == t->k0 ? 16 : 8)) : j >= t->seen ? end : t->seen);
+    *nv = j < diagonal ? (j - t->k0) / 8 + 1 : t->nv;
+    *v0 = j >= t->seen ? 0 : j < diagonal ? *nv - 1 : *nv;
+    return at_most(end, j < diagonal ? j + 8 : j >= t->seen ? end : t->seen);
 }
 
 static void one_block(const Head *h, const Work *w, const Tile *t, int32_t begin, int32_t end) {
@@ -134,7 +142,8 @@ static void row_dots(const Head *h, const float *a, const float *b, int64_t ld, 
         for (int i = 0; i < 8; i++) {
             m[i] = _mm256_setzero_ps();
             for (int32_t f = 0; f < h->dp && t + i < h->rows; f += 8)
-                m[i] = _mm256_fmadd_ps(_mm256_load_ps(a + (int64_t)(t + i) * h->dp + f), v_load(b + (t + i) * ld + f, h->d - f), m[i]);
+                m[i] = _mm256_fmadd_ps(_mm256_load_ps(a + (int64_t)(t + i) * h->dp + f), v_load(b + (t + i) * ld + f,
+                    h->d - f), m[i]);
         }
         transpose8(m);
         for (int i = 0; i < 4; i++) m[i] = _mm256_add_ps(m[i], m[i + 4]);
@@ -146,7 +155,8 @@ static void row_dots(const Head *h, const float *a, const float *b, int64_t ld, 
 static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int64_t head) {
     const float *in[7];
     for (int i = 0; i < 7; i++)
-        in[i] = c->in[i].data ? (const float *)c->in[i].data + s * c->in[i].seq + (i == 4 || i == 6 ? head : head * h->d) : NULL;
+        in[i] = c->in[i].data ? (const float *)c->in[i].data + s * c->in[i].seq + (i == 4 || i == 6
+            ? head : head * h->d) : NULL;
     pack_rows(h, in[0], c->in[0].ld, (float)(LOG2E / sqrt((double)h->d)), w->q);
     pack_rows(h, in[5], c->in[5].ld, 1.0f, w->dy);
     memset(w->dq, 0, (size_t)h->padded * (size_t)h->dp * sizeof *w->dq);
@@ -157,7 +167,8 @@ static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int6
 }
 
 /* Keys k0 .. of the head: rows in w->k, and both k and v with keys as lanes. */
-static void load_keys(const Call *c, const Head *h, const Work *w, const float *k, const float *v, int32_t k0, Tile *t) {
+static void load_keys(const Call *c, const Head *h, const Work *w, const float *k, const float *v, int32_t k0,
+    Tile *t) {
     const int32_t n = at_most(TILE, h->rows - k0);
     const Head part = {.rows = n, .padded = up8(n), .d = h->d, .dp = h->dp};
     pack_rows(&part, v + k0 * c->in[2].ld, c->in[2].ld, 1.0f, w->k);
@@ -180,10 +191,12 @@ static void attention_grad_fast(const Call *c, int64_t unit0, int64_t unit1) {
     const Head h = head_of(c->node);
     const Work w = cut(&h, c->scratch);
     const __m256 one = _mm256_set1_ps(1.0f), ln2 = _mm256_set1_ps((float)(1.0 / LOG2E));
-    const __m256 ones[3] = {one, one, one}, ln2s[3] = {ln2, ln2, ln2}, scale = _mm256_set1_ps((float)(1.0 / sqrt((double)h.d)));
+    const __m256 ones[3] = {one, one, one}, ln2s[3] = {ln2, ln2, ln2},
+        scale = _mm256_set1_ps((float)(1.0 / sqrt((double)h.d)));
     for (int64_t u = unit0; u < unit1; u++) {
         const int64_t s = u / h.heads, head = u % h.heads, col = head * h.d;
-        const float *k = (const float *)c->in[1].data + s * c->in[1].seq + col, *v = (const float *)c->in[2].data + s * c->in[2].seq + col;
+        const float *k = (const float *)c->in[1].data + s * c->in[1].seq + col,
+            *v = (const float *)c->in[2].data + s * c->in[2].seq + col;
         float *out[3];
         for (int i = 0; i < 3; i++) out[i] = c->out[i].data ? (float *)c->out[i].data + s * c->out[i].seq + col : NULL;
         prepare(c, &h, &w, s, head);
@@ -197,7 +210,8 @@ static void attention_grad_fast(const Call *c, int64_t unit0, int64_t unit1) {
         }
         for (int32_t t = 0; t < h.rows && out[0]; t++)
             for (int32_t f = 0; f < h.d; f += 8)
-                v_store(out[0] + t * c->out[0].ld + f, h.d - f, _mm256_mul_ps(scale, _mm256_load_ps(w.dq + (int64_t)t * h.dp + f)));
+                v_store(out[0] + t * c->out[0].ld + f, h.d - f, _mm256_mul_ps(scale,
+                    _mm256_load_ps(w.dq + (int64_t)t * h.dp + f)));
     }
 }
 

@@ -4,7 +4,6 @@
  * adds in the order of s, so its bits depend on nothing but its own sequence. Equations: conv_direct.c. */
 #include "op/avx2.h"
 #include "op/op.h"
-#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 enum { LANES = 8, SPAN = 2 * LANES,                    /* channels of a vector; of a unit: a line of the cache */
@@ -74,21 +73,14 @@ INLINE void tile(const float *us, const float *h, Strip y, int32_t t, bool add) 
     if (direct) { EACH(STORE) }
     else { EACH(KEEP) copy_out(part, y, t); }
 }
-/* One unit's product, for the one or two strips of a span: a line of the cache is touched by both in turn. */
-typedef struct Job { Strip u[2], h[2], y[2]; int n; bool fresh; } Job;         /* fresh: h is not in the scratch yet */
-typedef struct Room { float *u, *h; int64_t half; } Room;                      /* of the scratch: [2][rows + 8][8] each */
-
-INLINE void fetch(Strip x, int32_t t) {
-    for (int32_t i = t; i < t + TILE && i < x.rows; i++) _mm_prefetch((const char *)(x.p + i * x.step), _MM_HINT_T1);
-}
-/* y (+)= the causal product of u and h. The next job's rows are fetched on the way. */
-static void product(const Job *j, const Job *next, Room z, bool add) {
-    for (int32_t t = 0; t < j->u->rows; t += TILE) {
-        for (int k = 0; k < j->n; k++) copy_in(j->u[k], t, z.u + k * z.half + t * LANES);
-        for (int k = 0; k < j->n && j->fresh; k++) copy_in(j->h[k], t, z.h + k * z.half + t * LANES);
-        fetch(next->u[0], t), fetch(next->y[0], t);
-        if (next->fresh) fetch(next->h[0], t);
-        for (int k = 0; k < j->n; k++) tile(z.u + k * z.half, z.h + k * z.half, j->y[k], t, add);
+/* y (+)= the causal product of u and h, for one or two strips side by side: a line of the cache is touched by both
+ * in turn. zu, zh: [rows + TILE][8] each, `half` apart; zh holds h already unless `fresh`. */
+static void product(const Strip *u, const Strip *h, const Strip *y, int n, float *zu, float *zh, int64_t half,
+                    bool fresh, bool add) {
+    for (int32_t t = 0; t < u->rows; t += TILE) {
+        for (int k = 0; k < n; k++) copy_in(u[k], t, zu + k * half + t * LANES);
+        for (int k = 0; k < n && fresh; k++) copy_in(h[k], t, zh + k * half + t * LANES);
+        for (int k = 0; k < n; k++) tile(zu + k * half, zh + k * half, y[k], t, add);
     }
 }
 
@@ -98,39 +90,31 @@ static size_t scratch(const Node *n, Extent e) {
     (void)e;
     return 2 * 2 * sizeof(float) * (size_t)half_of(shape_of(n));
 }
-static Room room(const Call *c) {
-    const int64_t half = half_of(shape_of(c->node));
-    return (Room){c->scratch, (float *)c->scratch + 2 * half, half};
-}
 /* The strips of one span of a value; returns how many. */
 static int strips(const Call *c, const Arg *a, int64_t seq, int64_t span, bool turned, Strip to[2]) {
     const Shape x = shape_of(c->node);
     const int32_t first = (int32_t)span * SPAN, left = x.d[1] - first;
     float *p = (float *)a->data + seq * a->seq + first + (turned ? (x.d[0] - 1) * a->ld : 0);
     to[0] = (Strip){p, turned ? -a->ld : a->ld, x.d[0], left < LANES ? left : LANES};
-    if (left <= LANES) return 1;
     to[1] = (Strip){p + LANES, to->step, x.d[0], left < SPAN ? left - LANES : LANES};
-    return 2;
+    return left > LANES ? 2 : 1;
 }
 static int64_t spans(const Node *n) { return (shape_of(n).d[1] + SPAN - 1) / SPAN; }
 
 /* unit = span * n_seq + sequence: neighbours share the filter */
 static int64_t units(const Node *n, Extent e) { return spans(n) * e.n_seq; }
-static Job job(const Call *c, int64_t unit, bool first) {
-    const bool turned = ((const ConvAttr *)c->node->attr)->anticausal;
-    const int64_t span = unit / c->extent.n_seq, seq = unit % c->extent.n_seq;
-    Job j = {.fresh = first || seq == 0 || c->in[1].seq != 0};
-    strips(c, &c->in[0], seq, span, turned, j.u);
-    strips(c, &c->in[1], seq, span, false, j.h);
-    j.n = strips(c, &c->out[0], seq, span, turned, j.y);
-    return j;
-}
 static void conv_direct(const Call *c, int64_t unit0, int64_t unit1) {
-    Job now, next = job(c, unit0, true);
+    const bool turned = ((const ConvAttr *)c->node->attr)->anticausal;
+    const int64_t half = half_of(shape_of(c->node)), n_seq = c->extent.n_seq;
+    float *zu = c->scratch, *zh = zu + 2 * half;
+    Strip u[2], h[2], y[2];
     for (int64_t unit = unit0; unit < unit1; unit++) {
-        now = next;
-        if (unit + 1 < unit1) next = job(c, unit + 1, false);
-        product(&now, &next, room(c), false);
+        const int64_t span = unit / n_seq, seq = unit % n_seq;
+        const bool fresh = unit == unit0 || seq == 0 || c->in[1].seq != 0;
+        strips(c, &c->in[0], seq, span, turned, u);
+        strips(c, &c->in[1], seq, span, false, h);
+        const int n = strips(c, &c->out[0], seq, span, turned, y);
+        product(u, h, y, n, zu, zh, half, fresh, false);
     }
 }
 
@@ -139,22 +123,17 @@ static int64_t units_dh(const Node *n, Extent e) {
     (void)e;
     return spans(n);
 }
-static Job job_dh(const Call *c, int64_t i) {             /* i = span * n_seq + sequence */
-    const int64_t span = i / c->extent.n_seq, seq = i % c->extent.n_seq;
-    Job j = {.fresh = true};
-    strips(c, &c->in[1], seq, span, true, j.u);
-    strips(c, &c->in[0], seq, span, false, j.h);
-    j.n = strips(c, &c->out[0], seq, span, true, j.y);
-    return j;
-}
 static void conv_direct_dh(const Call *c, int64_t unit0, int64_t unit1) {
-    const int64_t end = unit1 * c->extent.n_seq;
-    Job now, next = job_dh(c, unit0 * c->extent.n_seq);
-    for (int64_t i = unit0 * c->extent.n_seq; i < end; i++) {
-        now = next;
-        if (i + 1 < end) next = job_dh(c, i + 1);
-        product(&now, &next, room(c), c->add & 1u);
-    }
+    const int64_t half = half_of(shape_of(c->node));
+    float *zy = c->scratch, *zu = zy + 2 * half;
+    Strip u[2], dy[2], dh[2];
+    for (int64_t span = unit0; span < unit1; span++)
+        for (int64_t seq = 0; seq < c->extent.n_seq; seq++) {
+            strips(c, &c->in[0], seq, span, false, u);
+            strips(c, &c->in[1], seq, span, true, dy);
+            const int n = strips(c, &c->out[0], seq, span, true, dh);
+            product(dy, u, dh, n, zy, zu, half, true, c->add & 1u);
+        }
 }
 
 const CpuRow mdr_cpu_rows_conv_direct[] = {

@@ -1,7 +1,8 @@
 /* rope: rotary position embedding over each whole head, in halves:
  *   (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin),   angle of row t and pair i = sign * t * base^(-2i/d), i < d/2
  * The angle is made in double: in float it would be wrong by more than a float's precision from a few hundred rows on.
- * The gradient is the same op with the other sign. Not here: offsets, partial rotation, scaling of the base. Su et al. 2021. */
+ * The gradient is the same op with the other sign. Not here: offsets, partial rotation, scaling of the base. Su et
+ * al. 2021. */
 #include "op/reference.h"
 
 /* in: x [L, H*d]; out: y [L, H*d] */
@@ -31,7 +32,8 @@ static Err *shape(Node *n) {
     Shape x = n->in_type[0].shape;
     char p[64];
     if (a->n_heads < 1 || x.rank != 2 || x.d[1] % (2 * a->n_heads) != 0)
-        return mdr_ir_shape_error(n, "x is %s, expected [L, %d heads of an even size]", mdr_shape_text(x, p), a->n_heads);
+        return mdr_ir_shape_error(n, "x is %s, expected [L, %d heads of an even size]", mdr_shape_text(x, p),
+            a->n_heads);
     if (!(a->base > 1.0) || (a->sign != 1 && a->sign != -1))
         return mdr_ir_shape_error(n, "base is %g and sign %d, expected base > 1 and sign 1 or -1", a->base, a->sign);
     n->out[0].shape = x;
@@ -39,7 +41,8 @@ static Err *shape(Node *n) {
 }
 static Cost cost(const Node *n) {
     const double rows = n->in_type[0].shape.d[0], cols = n->in_type[0].shape.d[1];
-    return (Cost){.flops = 3 * rows * cols, .bytes = 8 * rows * cols, .exps = rows * cols / ((const RopeAttr *)n->attr)->n_heads};
+    return (Cost){.flops = 3 * rows * cols, .bytes = 8 * rows * cols,
+        .exps = rows * cols / ((const RopeAttr *)n->attr)->n_heads};
 }
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {
     (void)in; (void)out;
@@ -49,12 +52,14 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
 }
 
 #define CASE(text, rows, heads, d, sign)                                                                               \
-    {.name = text, .attr = &(const RopeAttr){heads, sign, 10000.0}, .n_in = 1, .in = {{2, {rows, (heads) * (d)}}}, .lo = -1, .hi = 1}
+    {.name = text, .attr = &(const RopeAttr){heads, sign, 10000.0}, .n_in = 1, .in = {{2, {rows, (heads) * (d)}}},
+        .lo = -1, .hi = 1}
 static const OpCase cases[] = {
     CASE("16 heads of 8", 127, 16, 8, 1), CASE("back", 130, 3, 16, -1), CASE("one wide head", 65, 1, 128, 1),
     CASE("odd half", 33, 2, 6, 1), CASE("half of 12", 31, 2, 24, -1), CASE("one pair, one row", 1, 1, 2, 1), {0}};
 static const OpDef def = {.name = "rope", .equation = "(y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin), angle sign t base^(-2i/d)",
-    .attr_size = sizeof(RopeAttr), .min_in = 1, .max_in = 1, .n_out = 1, .shape = shape, .vjp = vjp, .cost = cost, .cases = cases};
+    .attr_size = sizeof(RopeAttr), .min_in = 1, .max_in = 1, .n_out = 1, .shape = shape, .vjp = vjp, .cost = cost,
+        .cases = cases};
 
 Value mdr_op_rope(Builder *b, Value x, int32_t n_heads, double base) {
     RopeAttr a = {n_heads, 1, base};

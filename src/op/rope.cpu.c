@@ -1,12 +1,16 @@
-/* rope, fast: a unit is BLOCK rows of one sequence, the sequences of one block side by side, so that a table of cosines and
- * sines is made once for all of them. The table starts from exact angles at every block and then turns row by row in double
- * (64 turns lose 1e-14): no library, one multiplication of complex numbers a pair and row. Bits depend on the row alone. */
+/* rope, fast: a unit is BLOCK rows of one sequence, the sequences of one block side by side, so that a table of
+ * cosines and
+ * sines is made once for all of them. The table starts from exact angles at every block and then turns row by row in
+ * double
+ * (64 turns lose 1e-14): no library, one multiplication of complex numbers a pair and row. Bits depend on the row
+ * alone. */
 #include "base/real_math.h"
 #include "op/avx2.h"
 #include "op/op.h"
 
 enum { BLOCK = 64 };
-typedef struct Work { float *cs, *sn; int32_t half, stride; } Work;               /* [BLOCK][stride] each                   */
+/* [BLOCK][stride] each */
+typedef struct Work { float *cs, *sn; int32_t half, stride; } Work;
 
 static int32_t head_size(const Node *n) { return n->in_type[0].shape.d[1] / ((const RopeAttr *)n->attr)->n_heads; }
 static int32_t stride_of(int32_t half) { return (half + 3) & ~3; }
@@ -67,7 +71,8 @@ static void turn_any(const float *cs, const float *sn, int32_t half, int32_t col
 
 static void rope_fast(const Call *c, int64_t unit0, int64_t unit1) {
     const Node *n = c->node;
-    const int32_t rows = n->in_type[0].shape.d[0], cols = n->in_type[0].shape.d[1], half = head_size(n) / 2, stride = stride_of(half);
+    const int32_t rows = n->in_type[0].shape.d[0], cols = n->in_type[0].shape.d[1], half = head_size(n) / 2,
+        stride = stride_of(half);
     const Work w = {c->scratch, (float *)c->scratch + BLOCK * stride, half, stride};
     int64_t made = -1;
     for (int64_t u = unit0; u < unit1; u++) {
@@ -84,4 +89,5 @@ static void rope_fast(const Call *c, int64_t unit0, int64_t unit1) {
     }
 }
 
-const CpuRow mdr_cpu_rows_rope[] = {{.op = "rope", .kernel = {.run = rope_fast, .units = units, .scratch = scratch}}, {0}};
+const CpuRow mdr_cpu_rows_rope[] = {{.op = "rope", .kernel = {.run = rope_fast, .units = units, .scratch = scratch}},
+    {0}};

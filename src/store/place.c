@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 static const char *variable(const char *name) {
     const char *v = getenv(name);
@@ -20,6 +21,15 @@ Err *mdr_store_place(const char *path, Text *out) {
     else if (home) mdr_text_printf(out, "%s/.local/state/madras/trials.db", home);
     else return MDR_ERR_USER("where trials are stored is unknown: neither MADRAS_STORE nor XDG_STATE_HOME nor HOME is set; give --store FILE");
     return NULL;
+}
+
+bool mdr_store_exists(const char *path) {
+    Text place = {0};
+    Err *e = mdr_store_place(path, &place);
+    bool there = !e && access(mdr_text_str(&place), F_OK) == 0;
+    mdr_err_free(e);
+    mdr_text_free(&place);
+    return there;
 }
 
 Err *mdr_store_make_folder(const char *path) {

@@ -139,7 +139,7 @@ static Err *query(Store *s, Arena *a, const char *where, const char *value, int3
     sqlite3_finalize(epochs);
     sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
     if (e) *n = 0;
-    else *list = mdr_arena_copy(a, found, (size_t)*n * sizeof(StoreTrial *));
+    else if (found) *list = mdr_arena_copy(a, found, (size_t)*n * sizeof(StoreTrial *));
     mdr_free(found);
     return e;
 }

@@ -22,6 +22,7 @@ typedef struct Store Store;
 /* NULL path: $MADRAS_STORE, else $XDG_STATE_HOME/madras/trials.db, else ~/.local/state/madras/trials.db; folders are made.
  * Refused, each with one sentence: not a store, a newer store, damaged, unreadable, on a network file system. */
 MDR_API Err *mdr_store_open(const char *path, bool create, Store **s);
+MDR_API bool mdr_store_exists(const char *path);                 /* is there a file at the place mdr_store_open would use */
 MDR_API void mdr_store_close(Store *s);
 MDR_API const char *mdr_store_path(const Store *s);
 MDR_API Err *mdr_store_put(Store *s, const StoreTrial *t);        /* one durable transaction; an existing key is left as it is */

@@ -64,7 +64,7 @@ static Err *make_single(Draft *d) {
 /* The same setting twice would weigh double in its task's mean. */
 static Err *check_setting(const Setting *all, const Setting *s) {
     const char *change = s->change[0] ? s->change : "baseline";
-    MDR_TRY(mdr_err_wrap(mdr_task_check(s->task, &s->params), "%s, %s", s->task->name, change));
+    MDR_TRY(mdr_err_wrap(mdr_task_check(s->task, &s->params), "%s", change));
     Text own = {0}, other = {0};
     mdr_task_text(s->task, &s->params, &own);
     Err *e = NULL;
