@@ -117,7 +117,8 @@ int main(int argc, char **argv) {
         len[i - 1] = (int32_t)v;
         n_len = i;
     }
-    printf("# kernels: %s; GFLOP/s of pairs seen, one core\n   d     L      fwd    bwd   both   top     fwd           bwd\n", mdr_cpu_class());
+    printf("# kernels: %s; GFLOP/s of pairs seen, one core\n"
+           "   d     L      fwd    bwd   both   top     fwd           bwd\n", mdr_cpu_class());
     const uint32_t fp = mdr_fp_enter();
     for (int i = 0; i < MDR_COUNT(size); i++)
         for (int32_t k = 0; k < n_len; k++) one_line(size[i], len[k]);

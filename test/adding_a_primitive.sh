@@ -51,6 +51,6 @@ falls() {
     sed -n 's/.*"train_loss": *\([0-9.e-]*\).*/\1/p' "$1" | awk 'NR == 1 { a = $1 } { b = $1 } END { exit !(NR >= 2 && b < a) }'
 }
 check "and its loss falls" falls "$MDR_TEST_DIR/train"
-train 'ema(gat=true) swiglu' > "$log" 2>&1
-check "a misspelt parameter is named" has 'did you mean `gate`?' "$log"
+train 'ema(gat=true) swiglu' > "$MDR_TEST_DIR/misspelt" 2>&1
+check "a misspelt parameter is named" has 'did you mean `gate`?' "$MDR_TEST_DIR/misspelt"
 exit $failed

@@ -1,7 +1,6 @@
 /* attention and attention_grad: every kernel against the double reference over heads, head sizes, windows and
- * lengths; the
- * equation written once more; the gradient against central differences; what a row may see; prefixes; one packed
- * buffer. */
+ * lengths; the equation written once more; the gradient against central differences; what a row may see; prefixes;
+ * one packed buffer. */
 #include "op_harness.h"
 
 static OpHow run_of(int real, int32_t n_member, int32_t n_seq) {

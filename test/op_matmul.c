@@ -267,9 +267,9 @@ static void test_matmul_tn(void **state) {
     (void)state;
     uint64_t stream = 20000;
     for (int i = 0; i < MDR_COUNT(size); i++)
-        for (int32_t v = 0; v < 16; v++) {
+        for (int32_t v = 0; v < 32; v++) {
             if (size[i].rows * size[i].k > 5000 && v % 5 != 0) continue;
-            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1 ? 1 + (v & 1) : 0, false, (v & 8) != 0};
+            const Problem p = {size[i].rows, size[i].k, size[i].n, v & 4 ? 3 : 1, 0, 0, (v >> 1) & 1 ? 1 + (v >> 4) : 0, false, (v & 8) != 0};
             check_tn(&p, stream++, v & 1);
         }
 }

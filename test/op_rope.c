@@ -1,6 +1,5 @@
-/* rope: every kernel against the double reference; angles at long distance against libm in long double; the inverse;
- * that
- * products of rotated rows depend on the distance alone; the derivative's sign. */
+/* rope: every kernel against the double reference; angles at long distance against libm in long double; the
+ * inverse; that products of rotated rows depend on the distance alone; the derivative's sign. */
 #include "op_harness.h"
 
 static OpHow run_of(int real, int32_t n_member, int32_t n_seq) {
@@ -63,7 +62,7 @@ static void test_rotation(void **state) {
     const OpHow how = run_of(8, 1, 1);
     op_open(&t, row()->def, &k, 0);
     op_open(&u, row()->def, &kb, 0);
-    /* every row alike*/
+    /* every row alike */
     for (int64_t e = 24; e < 130 * 24; e++) t.in[0][e] = t.in[0][e % 24];
     OpOut y = op_run(&t, &row()->ref64, how);
     memcpy(u.in[0], y.v[0], (size_t)y.n[0] * sizeof(double));

@@ -128,8 +128,9 @@ static void refusals(void **state) {
     Protocol *p;
     must_say(try_settle((SettleSpec){.protocol = "papr"}, &p, 0), MDR_USER,
              "there is no protocol `papr`, nor a file of that name; did you mean `paper`?");
-    must_say(try_settle((SettleSpec){.tasks = "recal"}, &p, 0), MDR_USER,
-             "there is no task `recal`; there are compression, fuzzy-in-context-recall, in-context-recall, memorization, noisy-in-context-recall, "
+    must_say(try_settle((SettleSpec){.tasks = "recal"}, &p, 0), MDR_USER, "there is no task `recal`; did you mean `in-context-recall`?");
+    must_say(try_settle((SettleSpec){.tasks = "x"}, &p, 0), MDR_USER,
+             "there is no task `x`; there are compression, fuzzy-in-context-recall, in-context-recall, memorization, noisy-in-context-recall, "
              "selective-copying");
     must_hold(try_settle((SettleSpec){.tasks = "memorization,"}, &p, 0), MDR_USER, "there is no task ``");
     must_say(try_settle((SettleSpec){0}, &p, 1, "lr"), MDR_USER, "--set wants key=value, got `lr`");

@@ -7,7 +7,7 @@ static const OptionDef options[] = {
     {"protocol", OPT_TEXT, "NAME|FILE", "settings, budget, grid (default: taste)", 0, 0, false},
     MDR_CLI_CONFIG,
     {"tasks", OPT_TEXT, "LIST", "only these tasks, commas between", 0, 0, false},
-    {"seeds", OPT_INT, "N", "replicates; from 3 on with intervals", 1, 64, false},
+    {"seeds", OPT_INT, "N", "replicates; intervals from 3 on (default: protocol's)", 1, 64, false},
     MDR_CLI_SET,
     MDR_CLI_LAYERS,
     MDR_CLI_STORE,
@@ -303,9 +303,11 @@ static Err *run(const Args *a)
 
 const CommandDef mdr_commands_bench[] = {
     {"bench", "ARCH... [options]", "score architectures on a protocol's tasks",
-     "An architecture is one word: '(mh-attention swiglu)*2'; 'mamba(d_state=2|4|8)*4' is\n"
-     "three of them; NAME='...' labels it. Trials already in the store are not run again.\n"
-     "Protocols: madras list protocols. taste is a first impression: one setting a task,\n"
-     "one seed, no mean and no rank.\n",
+     "An architecture is one word: '(mh-attention swiglu)*2'. 'mamba(d_state=2|4|8)*4'\n"
+     "is three of them; 'NAME=mamba*4' has a label. Trials in the store are not run\n"
+     "again; after Ctrl-C the same command goes on. Protocols: madras list protocols;\n"
+     "taste is a first impression: one setting a task, one seed, no mean and no rank.\n"
+     "Keys of --set: madras list tasks, list model and list training.\n"
+     "Example: madras bench --tasks compression '(mh-attention swiglu)*2' 'mamba*4'\n",
      options, run},
     {0}};

@@ -14,7 +14,7 @@ typedef struct OptionDef {
     bool takes_rest;                      /* LIST: takes all following words up to the next option (mad-lab's --layers)    */
 } OptionDef;                              /* a table ends with name == NULL; --help is added to every one                 */
 /* Rows that several commands have, in the same words. */
-#define MDR_CLI_STORE {"store", OPT_TEXT, "FILE", "where trials are kept (default: see ENVIRONMENT in --man)", 0, 0, false}
+#define MDR_CLI_STORE {"store", OPT_TEXT, "FILE", "trials (default: $MADRAS_STORE, else in ~/.local/state)", 0, 0, false}
 #define MDR_CLI_THREADS {"threads", OPT_INT, "N", "worker threads (default: what this machine gives)", 1, 1024, false}
 #define MDR_CLI_JSON {"json", OPT_FLAG, NULL, "print JSON instead of text", 0, 0, false}
 #define MDR_CLI_CONFIG {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false}

@@ -2,11 +2,13 @@
 #include "cli/internal.h"
 #include <string.h>
 
+static const char *repeated(const OptionDef *o) { return o->type == OPT_LIST && !o->takes_rest ? " (may be repeated)" : ""; }
+
 static void option_line(const OptionDef *o, Text *t)
 {
     char left[64];
     snprintf(left, sizeof left, "--%s%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "", o->takes_rest ? "..." : "");
-    mdr_text_printf(t, "  %-22s %s%s\n", left, o->help, o->type == OPT_LIST && !o->takes_rest ? " (may be repeated)" : "");
+    mdr_text_printf(t, "  %-22s %s%s\n", left, o->help, repeated(o));
 }
 
 void mdr_cli_help(const CommandDef *c, Text *t)
@@ -21,8 +23,8 @@ void mdr_cli_overview(Text *t)
 {
     mdr_text_printf(t, "madras " MDR_VERSION ": how good will a sequence-model architecture be?\n\nusage: madras COMMAND ...\n\n");
     for (int i = 0; mdr_cli_command_at(i); i++) mdr_text_printf(t, "  %-8s %s\n", mdr_cli_command_at(i)->name, mdr_cli_command_at(i)->help);
-    mdr_text_printf(t, "\nmadras COMMAND --help says more; madras --version tells the numerics version and the\n"
-                       "instruction class; madras --man prints the manual page.\n\n"
+    mdr_text_printf(t, "\nmadras COMMAND --help says more; madras --man prints the manual page; madras\n"
+                       "--version tells the version, the numerics version and the instruction class.\n\n"
                        "example: madras bench '(mh-attention swiglu)*2' 'mamba*4'\n");
 }
 
@@ -43,9 +45,10 @@ static void man_option(const OptionDef *o, Text *t)
     mdr_text_printf(t, ".TP\n\\fB\\-\\-");
     man_text(o->name, t);
     mdr_text_printf(t, o->value ? "\\fR \\fI" : "\\fR");
-    if (o->value) { man_text(o->value, t); mdr_text_printf(t, "\\fR"); }
+    if (o->value) { man_text(o->value, t); mdr_text_printf(t, "\\fR%s", o->takes_rest ? "..." : ""); }
     mdr_text_printf(t, "\n");
     man_text(o->help, t);
+    man_text(repeated(o), t);
     mdr_text_printf(t, "\n");
 }
 
@@ -70,5 +73,8 @@ void mdr_cli_man(Text *t)
     mdr_text_printf(t, ".SH COMMON OPTIONS\n");
     for (const OptionDef *o = mdr_cli_common; o->name; o++) man_option(o, t);
     mdr_text_printf(t, ".SH EXIT STATUS\n0 done; 1 our fault or the machine's; 2 the user's input; 130 stopped by Ctrl\\-C.\n"
-                       ".SH ENVIRONMENT\nMADRAS_STORE, XDG_STATE_HOME (where trials are kept), NO_COLOR, TERM, MADRAS_CLASS=plain (no AVX2).\n");
+                       ".SH ENVIRONMENT\n.TP\nMADRAS_STORE\nwhere trials are kept; else $XDG_STATE_HOME/madras/trials.db, else "
+                       "~/.local/state/madras/trials.db\n.TP\nNO_COLOR, TERM=dumb\nno colour; TERM=dumb also no progress line\n.TP\n"
+                       "MADRAS_CLASS=plain\nrun without AVX2 and FMA; such trials have keys of their own\n.TP\nMADRAS_DEBUG\n"
+                       "an error also names the line of the source where it was born\n");
 }

@@ -9,12 +9,39 @@ static const OptionDef options[] = {
     MDR_CLI_JSON,
     {0}};
 
+/* Text in columns [indent, 80), the first line already there up to indent. */
+static void wrapped(Text *t, const char *s, int indent)
+{
+    int at = indent;
+    for (bool first = true; *s; first = false) {
+        size_t n = strcspn(s, " ");
+        if (!first && at + 1 + (int)n > 80) { mdr_text_printf(t, "\n%*s", indent, ""); at = indent; }
+        else if (!first) { mdr_text_add(t, " ", 1); at++; }
+        mdr_text_add(t, s, n);
+        at += (int)n;
+        s += n + (s[n] == ' ');
+    }
+    mdr_text_printf(t, "\n");
+}
+
+/* The shorter of 1048576 and 1.04858e+06; of 100000000 and 1e+08. */
+static void bound(double v, char buf[32])
+{
+    char other[32];
+    double back;
+    mdr_text_real(v, buf);
+    snprintf(other, sizeof other, "%g", v);
+    if (strlen(other) < strlen(buf) && mdr_text_to_real(other, &back) && !(back < v) && !(back > v)) memcpy(buf, other, sizeof other);
+}
+
 static void range(const Param *p, Text *t)
 {
     char lo[32], hi[32];
+    bound(p->lo, lo);
+    bound(p->hi, hi);
     if (p->type == MDR_WORD) mdr_text_printf(t, "%s", p->words);
     else if (p->type == MDR_BOOL) mdr_text_printf(t, "true|false");
-    else mdr_text_printf(t, "%s .. %s", mdr_text_real(p->lo, lo), mdr_text_real(p->hi, hi));
+    else mdr_text_printf(t, "%s .. %s", lo, hi);
 }
 
 static void default_text(const Param *one, Text *t)
@@ -30,9 +57,12 @@ static void params_text(const Param *p, Text *t)
 {
     for (; p->name; p++) {
         Text def = {0}, bounds = {0};
+        char left[80];
         default_text(p, &def);
         range(p, &bounds);
-        mdr_text_printf(t, "    %-20s = %-10s %-18s %s\n", p->name, mdr_text_str(&def), mdr_text_str(&bounds), p->help);
+        snprintf(left, sizeof left, "%s=%s", p->name, mdr_text_str(&def));
+        mdr_text_printf(t, bounds.n > 13 ? "    %-25s %s\n%44s" : "    %-25s %-13s %s", left, mdr_text_str(&bounds), "");
+        wrapped(t, p->help, 44);
         mdr_text_free(&def);
         mdr_text_free(&bounds);
     }
@@ -60,7 +90,8 @@ static json_t *params_json(const Param *p)
 static void row(Text *t, json_t *rows, const char *name, const char *help, const Param *params)
 {
     if (!rows) {
-        mdr_text_printf(t, "%s\n    %s\n", name, help);
+        mdr_text_printf(t, "%s\n    ", name);
+        wrapped(t, help, 4);
         if (params) params_text(params, t);
         return;
     }
@@ -84,10 +115,14 @@ static void ops(Text *t, json_t *rows)
     for (int i = 0; mdr_op_at(i); i++) {
         const OpDef *d = mdr_op_at(i)->def;
         Node n = {.op = d};
-        if (!rows) mdr_text_printf(t, "%-20s %-6s %-8s %s\n", d->name, mdr_op_fast(&n) ? "fast" : "plain", d->compose ? "composed" : "", d->equation);
-        else row(t, rows, d->name, d->equation, NULL);
+        if (!rows) {
+            mdr_text_printf(t, "%-19s %-5s %-8s ", d->name, mdr_op_fast(&n) ? "avx2" : "", d->compose ? "composed" : "");
+            wrapped(t, d->equation, 35);
+        } else row(t, rows, d->name, d->equation, NULL);
     }
 }
+static void model(Text *t, json_t *rows) { row(t, rows, "model", "keys of --set and of model in a protocol's file", mdr_model_params); }
+static void training(Text *t, json_t *rows) { row(t, rows, "training", "keys of --set and of train in a protocol's file", mdr_train_params); }
 static void protocols(Text *t, json_t *rows)
 {
     for (int i = 0; mdr_study_protocol_at(i); i++) {
@@ -229,16 +264,26 @@ static Err *show_protocol(const char *name, Text *out)
 }
 
 static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {
-    {"primitives", primitives}, {"layers", primitives}, {"tasks", tasks}, {"protocols", protocols}, {"ops", ops}};
+    {"primitives", primitives}, {"layers", primitives}, {"tasks", tasks}, {"model", model}, {"training", training},
+    {"protocols", protocols}, {"ops", ops}};
+static const char kind_names[] = "primitives, tasks, model, training, protocols, ops";
+
+static Err *unknown(const char *name)
+{
+    const char *names[MDR_COUNT(kinds) + 1] = {NULL};
+    for (int k = 0; k < MDR_COUNT(kinds); k++) names[k] = kinds[k].name;
+    const char *near = mdr_text_nearest(name, names);
+    return near ? MDR_ERR_USER("cannot list \"%s\"; did you mean %s?", name, near) : MDR_ERR_USER("cannot list \"%s\"; one of %s", name, kind_names);
+}
 
 static Err *run(const Args *a)
 {
     const OptionValue *show = mdr_cli_option(a, "show");
     bool json = mdr_cli_option(a, "json")->given, measured = mdr_cli_option(a, "measure")->given;
     int k = 0;
-    if (a->n_word != 1) return MDR_ERR_USER("list wants one of primitives, tasks, protocols, ops");
+    if (a->n_word != 1) return MDR_ERR_USER("list wants one of %s", kind_names);
     while (k < MDR_COUNT(kinds) && strcmp(kinds[k].name, a->word[0]) != 0) k++;
-    if (k == MDR_COUNT(kinds)) return MDR_ERR_USER("cannot list \"%s\"; one of primitives, tasks, protocols, ops", a->word[0]);
+    if (k == MDR_COUNT(kinds)) return unknown(a->word[0]);
     if (show->given && kinds[k].list != protocols) return MDR_ERR_USER("--show goes with list protocols");
     if (measured && kinds[k].list != ops) return MDR_ERR_USER("--measure goes with list ops");
     if (mdr_cli_option(a, "threads")->given && !measured) return MDR_ERR_USER("--threads goes with --measure");
@@ -262,7 +307,9 @@ static Err *run(const Args *a)
 }
 
 const CommandDef mdr_commands_list[] = {
-    {"list", "primitives|tasks|protocols|ops", "what there is: parameters, defaults, bounds",
-     "layers is another word for primitives. A primitive's parameters go into the architecture,\n"
-     "as mh-attention(n_heads=8); a task's after --set.\n", options, run},
+    {"list", "primitives|tasks|model|training|protocols|ops", "what there is: parameters, defaults, bounds",
+     "layers is another word for primitives. A primitive's parameters go into the\n"
+     "architecture, as mh-attention(n_heads=8); those of a task, of the model and of\n"
+     "training after --set. Of an op: avx2 where it has a kernel of its own for AVX2,\n"
+     "composed where it is a fusion of others; its equation.\n", options, run},
     {0}};

@@ -56,7 +56,8 @@ void mdr_cli_time_text(double s, char buf[32])
 {
     if (s < 100) snprintf(buf, 32, "%.0f s", s);
     else if (s < 6000) snprintf(buf, 32, "%.0f min", s / 60);
-    else snprintf(buf, 32, "%.1f h", s / 3600);
+    else if (s < 48 * 3600.) snprintf(buf, 32, "%.1f h", s / 3600);
+    else snprintf(buf, 32, "%.0f days", s / 86400);
 }
 
 void mdr_cli_progress(double done, double total, double seconds, const char *fmt, ...)

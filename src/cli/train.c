@@ -19,7 +19,7 @@ static const OptionDef options[] = {
     MDR_CLI_JSON,
     {0}};
 
-typedef struct Watch { const TrialSpec *spec; bool json; int64_t total; double begin; int32_t printed; Err *err; TaskLevels levels; } Watch;
+typedef struct Watch { const TrialSpec *spec; bool json; int64_t total; double begin; int64_t from; int32_t printed; Err *err; TaskLevels levels; } Watch;
 
 static void set_scores(json_t *o, const EpochScore *e)
 {
@@ -106,7 +106,9 @@ static bool on_step(void *ctx, const Trainer *t)
 {
     Watch *w = ctx;
     int64_t step = mdr_train_steps_done(t);
-    mdr_cli_progress((double)step, (double)w->total, mdr_clock() - w->begin, "step %lld of %lld, loss %.4f", (long long)step,
+    if (w->from < 0) w->from = step - 1;           /* after a checkpoint only what was done since then took time          */
+    double spent = (mdr_clock() - w->begin) * (double)step / (double)(step - w->from);
+    mdr_cli_progress((double)step, (double)w->total, spent, "step %lld of %lld, loss %.4f", (long long)step,
                      (long long)w->total, mdr_train_loss(t, 0));
     return !mdr_cli_stop_asked() && !w->err;
 }
@@ -169,7 +171,7 @@ static Err *stopped(Err *e, const Trainer *t, const TrainWatch *watch, int64_t t
 static Err *run_trial(const Args *a, const TrialSpec *spec)
 {
     const char *trace = mdr_cli_option(a, "trace")->text;
-    Watch w = {.spec = spec, .json = mdr_cli_option(a, "json")->given, .total = mdr_train_total_steps(spec), .begin = mdr_clock()};
+    Watch w = {.spec = spec, .json = mdr_cli_option(a, "json")->given, .total = mdr_train_total_steps(spec), .begin = mdr_clock(), .from = -1};
     TrainWatch watch = {&w, on_step, on_epoch, mdr_cli_option(a, "checkpoint")->text, mdr_cli_option(a, "every")->number};
     Pool *pool = NULL;
     Trainer *t = NULL;
@@ -226,10 +228,10 @@ static Err *run(const Args *a)
 
 const CommandDef mdr_commands_train[] = {
     {"train", "--task TASK --arch ARCH [options]", "train one architecture on one task, loss and accuracy as it goes",
-     "Values are settled in this order: protocol, config file, --set, parameters in the\n"
-     "architecture. Keys of --set: those of the task (madras list tasks), of the model\n"
-     "(dim backbone norm init tied) and of training (lr weight_decay beta1 beta2 eps\n"
-     "optimizer scheduler min_lr warmup_steps clip epochs steps batch_size early_stop\n"
-     "precision). With --json one object a line: start, epoch..., end.\n",
+     "Values are settled in this order: protocol, config file, --set, parameters in\n"
+     "the architecture. Keys of --set: madras list tasks, list model, list training.\n"
+     "With --json one object a line: start, epoch..., end.\n"
+     "Example: madras train --task in-context-recall --arch '(mh-attention swiglu)*2'\n"
+     "         --set vocab_size=8 --set seq_len=32 --set epochs=10 --set lr=0.002\n",
      options, run},
     {0}};

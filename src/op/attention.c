@@ -153,7 +153,7 @@ static const OpDef def_grad = {.name = "attention_grad",
 
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {
     Value dy = dout[0];
-    /* only lse is used*/
+    /* only lse is used */
     if (!mdr_ir_has(dy)) {
         Shape s = n->out[0].shape;
         dy = mdr_ir_const(b, s, mdr_arena_alloc(mdr_ir_arena(b), (size_t)mdr_numel(s) * sizeof(double)));
@@ -167,7 +167,8 @@ static const OpCase cases[] = {
     CASE_Y("16 heads of 8", 127, 16, 8, 0), CASE_Y("2 heads of 16", 33, 2, 16, 0), CASE_Y("odd head", 31, 2, 5, 0),
     CASE_Y("wide head", 33, 1, 128, 0), CASE_Y("window 1", 33, 2, 8, 1), CASE_Y("window 32", 127, 2, 16, 32),
     CASE_Y("window past the end", 31, 1, 8, 32), CASE_Y("one row", 1, 2, 8, 0), CASE_Y("two rows", 2, 1, 5, 1), {0}};
-static const OpDef def = {.name = "attention", .equation = "s = d^-1/2 q k^T (causal, window), y = softmax(s) v, lse = log sum exp s",
+static const OpDef def = {.name = "attention",
+    .equation = "s = d^-1/2 q k^T (causal, window), y = softmax(s) v, lse = log sum exp s",
     .attr_size = sizeof(AttentionAttr), .min_in = 3, .max_in = 3, .n_out = 2, .shape = shape_y, .vjp = vjp,
         .cost = cost_y,
     .cases = cases};

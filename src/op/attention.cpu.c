@@ -1,17 +1,15 @@
 /* attention, fast: a unit is one head of one sequence. 24 queries as lanes meet blocks of keys that stay in the
- * first-level
- * cache: S = K Q^T (keys broadcast), row maximum, P = 2^(S - max), O = V^T P; a running maximum joins the blocks
- * (Milakov and
- * Gimelshein 2018). Keys that no query of the tile sees are never touched; the diagonal is cut in steps of 8 keys.
- * Block borders depend on the tile and the window only: the slice changes no bit (nor, without a window, does L).
- * Scratch is O(L d). The gradient stands in attention_grad.cpu.c. */
+ * first-level cache: S = K Q^T (keys broadcast), row maximum, P = 2^(S - max), O = V^T P; a running maximum joins
+ * the blocks (Milakov and Gimelshein 2018). Keys that no query of the tile sees are never touched; the diagonal is
+ * cut in steps of 8 keys. Block borders depend on the tile and the window only: the slice changes no bit (nor,
+ * without a window, does L). Scratch is O(L d). The gradient stands in attention_grad.cpu.c. */
 #include "op/attention_tile.h"
 
-/* keys in a block: S, K and V for head size 8 take half of the cache*/
+/* keys in a block: S, K and V for head size 8 take half of the cache */
 enum { BLOCK = 96 };
 
 typedef struct Work { float *k, *v, *qt, *o, *s; } Work;
-/* the queries at hand*/
+/* the queries at hand */
 typedef struct Tile {
     /* lane sees key j if lo < j < hi */
     __m256i lo[3], hi[3];
@@ -28,8 +26,7 @@ static size_t scratch(const Node *n, Extent e) {
 }
 static int64_t units(const Node *n, Extent e) { return (int64_t)e.n_seq * ((const AttentionAttr *)n->attr)->n_heads; }
 
-/* ---- scores of n keys; the unmasked ones take the maximum along
- * ------------------------------------------------------- */
+/* ---- scores of n keys; the unmasked ones take the maximum along ------------------------------------------------- */
 #define MOST(v) _mm256_max_ps(_mm256_max_ps(a0##v, a1##v), _mm256_max_ps(a2##v, a3##v))
 INL void scores(int nv, int32_t d, int32_t n, const float *k, const float *qt, float *to, __m256 *most) {
     __m256 m0 = most[0], m1 = nv > 1 ? most[1] : m0, m2 = nv > 2 ? most[2] : m0;
@@ -51,8 +48,7 @@ static __m256 masked_most(__m256 most, __m256i lo, __m256i hi, int32_t j0, int32
     return most;
 }
 
-/* ---- s = 2^(s - most), sum += s
- * --------------------------------------------------------------------------------------- */
+/* ---- s = 2^(s - most), sum += s --------------------------------------------------------------------------------- */
 #define EXP_STEP(v) { const __m256 p = v_exp2(_mm256_sub_ps(_mm256_load_ps(s + 8 * (v)), m##v));                       \
     _mm256_store_ps(s + 8 * (v), p);                                                                                   \
     l##v = _mm256_add_ps(l##v, p); }
@@ -79,8 +75,7 @@ static __m256 masked_exps(__m256 sum, __m256 most, __m256i lo, __m256i hi, int32
 }
 
 /* The keys [j, next) have one shape: left edge of the window, seen by all, or 8 keys of the diagonal, which the
- * registers below
- * v0 do not see. Registers v0 .. v1-1 need the mask. */
+ * registers below v0 do not see. Registers v0 .. v1-1 need the mask. */
 static int32_t segment(const Tile *t, int32_t j, int32_t end, int *v0, int *v1) {
     const bool edge = j < t->seen;
     *v0 = j > t->q0 ? (j - t->q0) / 8 : 0;

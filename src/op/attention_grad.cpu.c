@@ -1,10 +1,8 @@
-/* attention_grad, fast: a unit is one head of one sequence. 24 keys as lanes meet blocks of queries: the scores are
- * made anew
- * (queries broadcast), P = 2^(S - lse), dS = P (dY V^T - D); dV^T += dY^T P and dK^T += Q^T dS are the same
- * micro-kernel as
- * the scores, dQ += dS K has the features as lanes. Keys as lanes, because then only one of the three sums runs
- * across lanes.
- * Sums over queries and over keys run in their order, so neither L nor the slice changes a bit. Scratch is O(L d). */
+/* attention_grad, fast: a unit is one head of one sequence. 24 keys as lanes meet blocks of queries: the scores
+ * are made anew (queries broadcast), P = 2^(S - lse), dS = P (dY V^T - D); dV^T += dY^T P and dK^T += Q^T dS are
+ * the same micro-kernel as the scores, dQ += dS K has the features as lanes. Keys as lanes, because then only one
+ * of the three sums runs across lanes. Sums over queries and over keys run in their order, so neither L nor the
+ * slice changes a bit. Scratch is O(L d). */
 #include "op/attention_tile.h"
 
 /* queries in a block: P, dS, Q, dY, dQ for head size 8 fit the cache */
@@ -17,7 +15,8 @@ typedef struct Tile { __m256i lo[3], hi[3]; int32_t k0, nv, seen, end; } Tile;
 static size_t scratch(const Node *n, Extent e) {
     (void)e;
     const Head h = head_of(n);
-    return sizeof(float) * ((size_t)h.padded * (size_t)(3 * h.dp + 2) + (size_t)h.dp * 5 * TILE + 2 * BLOCK * TILE + 16);
+    const size_t rows = (size_t)h.padded * (size_t)(3 * h.dp + 2), tiles = (size_t)(5 * h.dp + 2 * BLOCK) * TILE;
+    return sizeof(float) * (rows + tiles);
 }
 static int64_t units(const Node *n, Extent e) { return (int64_t)e.n_seq * ((const AttentionAttr *)n->attr)->n_heads; }
 static Work cut(const Head *h, float *p) {
@@ -155,8 +154,8 @@ static void row_dots(const Head *h, const float *a, const float *b, int64_t ld, 
 static void prepare(const Call *c, const Head *h, const Work *w, int64_t s, int64_t head) {
     const float *in[7];
     for (int i = 0; i < 7; i++)
-        in[i] = c->in[i].data ? (const float *)c->in[i].data + s * c->in[i].seq + (i == 4 || i == 6
-            ? head : head * h->d) : NULL;
+        in[i] = !c->in[i].data ? NULL
+                               : (const float *)c->in[i].data + s * c->in[i].seq + head * (i == 4 || i == 6 ? 1 : h->d);
     pack_rows(h, in[0], c->in[0].ld, (float)(LOG2E / sqrt((double)h->d)), w->q);
     pack_rows(h, in[5], c->in[5].ld, 1.0f, w->dy);
     memset(w->dq, 0, (size_t)h->padded * (size_t)h->dp * sizeof *w->dq);

@@ -22,15 +22,13 @@ static inline Head head_of(const Node *n) {
     const AttentionAttr *a = n->attr;
     const Shape q = n->in_type[0].shape;
     const int32_t d = q.d[1] / a->n_heads;
-    return (Head){q.d[0], up8(q.d[0]), d, up8(d), a->n_heads, a->window > 0 ? at_most(a->window,
-        NO_WINDOW) : NO_WINDOW};
+    const int32_t window = a->window > 0 ? at_most(a->window, NO_WINDOW) : NO_WINDOW;
+    return (Head){q.d[0], up8(q.d[0]), d, up8(d), a->n_heads, window};
 }
 
-/* 2^x for x < 128 (scores carry the factor log2 e): relative error 1.6e-7, NaN stays NaN, below 2^-125 it is 2^-125.
- * Half
- * the multiplications of v_exp, whose range and zeros nobody needs here; it is a sixth of attention's time. The magic
- * number
- * leaves round(x) + 127 in the low bits, which shifted up are the float 2^round(x). */
+/* 2^x for x < 128 (scores carry the factor log2 e): relative error 1.7e-7, NaN stays NaN, below 2^-125 it is
+ * 2^-125. Half the multiplications of v_exp, whose range and zeros nobody needs here; it is a third of the forward's
+ * time at head size 8. The magic number leaves round(x) + 127 in the low bits, which shifted up are the float 2^round(x). */
 INL __m256 v_exp2(__m256 x) {
     const __m256 magic = _mm256_set1_ps(12582912.0f + 127.0f);
     x = _mm256_max_ps(_mm256_set1_ps(-125.0f), x);
@@ -43,8 +41,7 @@ INL __m256 v_exp2(__m256 x) {
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
 
-/* ---- the micro-kernel: a[r][v] += sum over s of x[r * xr + s * xs] * y[s * TILE + 8 v], r < 4, v < nv
- * ---------------- */
+/* ---- the micro-kernel: a[r][v] += sum over s of x[r * xr + s * xs] * y[s * TILE + 8 v], r < 4, v < nv ----------- */
 #define FOUR(M) M(0) M(1) M(2) M(3)
 #define TILE_ZERO(r) __m256 a##r##0 = _mm256_setzero_ps(), a##r##1 = a##r##0, a##r##2 = a##r##0;
 #define TILE_FMA(r) {                                                                                                  \
@@ -61,17 +58,19 @@ INL __m256 v_exp2(__m256 x) {
         FOUR(TILE_FMA)                                                                                                 \
     } }
 #define TILE_LOAD(r) __m256 a##r##0 = _mm256_load_ps(to + (r) * TILE),                                                 \
-    a##r##1 = nv > 1 ? _mm256_load_ps(to + (r) * TILE + 8) : a##r##0, a##r##2 = nv > 2
-        ? _mm256_load_ps(to + (r) * TILE + 16) : a##r##0;
+    a##r##1 = nv > 1 ? _mm256_load_ps(to + (r) * TILE + 8) : a##r##0,                                                  \
+    a##r##2 = nv > 2 ? _mm256_load_ps(to + (r) * TILE + 16) : a##r##0;
 #define TILE_STORE(r) _mm256_store_ps(to + (r) * TILE, a##r##0);                                                       \
     if (nv > 1) _mm256_store_ps(to + (r) * TILE + 8, a##r##1);                                                         \
     if (nv > 2) _mm256_store_ps(to + (r) * TILE + 16, a##r##2);
 /* A constant number of registers and, for the small heads, of features: the compiler makes one loop of each. */
+#define BY_REGISTERS(nv, f, ...) switch (nv) {                                                                         \
+    case 1: f(1, __VA_ARGS__); break;                                                                                  \
+    case 2: f(2, __VA_ARGS__); break;                                                                                  \
+    default: f(3, __VA_ARGS__); }
 #define BY_SHAPE(nv, d, f, ...) do {                                                                                   \
-    if ((d) == 8) switch (nv) { case 1: f(1, 8, __VA_ARGS__); break; case 2: f(2, 8,                                   \
-        __VA_ARGS__); break; default: f(3, 8, __VA_ARGS__); }                                                          \
-    else switch (nv) { case 1: f(1, d, __VA_ARGS__); break; case 2: f(2, d, __VA_ARGS__); break; default: f(3, d,
-        __VA_ARGS__); } } while (0)
+    if ((d) == 8) BY_REGISTERS(nv, f, 8, __VA_ARGS__)                                                                  \
+    else BY_REGISTERS(nv, f, d, __VA_ARGS__) } while (0)
 
 /* to[f][lanes] += sum over n rows of x[row][f] * p[row][lanes]: y, dv and dk, features down, lanes across */
 INL void tile_gather(int nv, int32_t d, int32_t n, const float *x, const float *p, float *to) {
@@ -82,8 +81,7 @@ INL void tile_gather(int nv, int32_t d, int32_t n, const float *x, const float *
     }
 }
 
-/* ---- masks: row j sees the lanes with lo < j < hi
- * --------------------------------------------------------------------- */
+/* ---- masks: row j sees the lanes with lo < j < hi --------------------------------------------------------------- */
 INL __m256 v_keep(int32_t j, __m256i lo, __m256i hi) {
     const __m256i row = _mm256_set1_epi32(j);
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_cmpgt_epi32(row, lo), _mm256_cmpgt_epi32(hi, row)));
@@ -92,8 +90,7 @@ INL __m256i v_count(int32_t from) {
     return _mm256_add_epi32(_mm256_set1_epi32(from), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-/* ---- packing
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
 INL void transpose8(__m256 v[8]) {
     const __m256 a0 = _mm256_unpacklo_ps(v[0], v[1]), a1 = _mm256_unpackhi_ps(v[0], v[1]);
     const __m256 a2 = _mm256_unpacklo_ps(v[2], v[3]), a3 = _mm256_unpackhi_ps(v[2], v[3]);

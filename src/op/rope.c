@@ -52,12 +52,13 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
 }
 
 #define CASE(text, rows, heads, d, sign)                                                                               \
-    {.name = text, .attr = &(const RopeAttr){heads, sign, 10000.0}, .n_in = 1, .in = {{2, {rows, (heads) * (d)}}},
-        .lo = -1, .hi = 1}
+    {.name = text, .attr = &(const RopeAttr){heads, sign, 10000.0}, .n_in = 1, .in = {{2, {rows, (heads) * (d)}}},     \
+     .lo = -1, .hi = 1}
 static const OpCase cases[] = {
     CASE("16 heads of 8", 127, 16, 8, 1), CASE("back", 130, 3, 16, -1), CASE("one wide head", 65, 1, 128, 1),
     CASE("odd half", 33, 2, 6, 1), CASE("half of 12", 31, 2, 24, -1), CASE("one pair, one row", 1, 1, 2, 1), {0}};
-static const OpDef def = {.name = "rope", .equation = "(y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin), angle sign t base^(-2i/d)",
+static const OpDef def = {.name = "rope",
+    .equation = "(y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin), angle sign t base^(-2i/d)",
     .attr_size = sizeof(RopeAttr), .min_in = 1, .max_in = 1, .n_out = 1, .shape = shape, .vjp = vjp, .cost = cost,
         .cases = cases};
 

@@ -1,9 +1,7 @@
 /* rope, fast: a unit is BLOCK rows of one sequence, the sequences of one block side by side, so that a table of
- * cosines and
- * sines is made once for all of them. The table starts from exact angles at every block and then turns row by row in
- * double
- * (64 turns lose 1e-14): no library, one multiplication of complex numbers a pair and row. Bits depend on the row
- * alone. */
+ * cosines and sines is made once for all of them. The table starts from exact angles at every block and then turns
+ * row by row in double (64 turns lose 1e-14): no library, one multiplication of complex numbers a pair and row.
+ * Bits depend on the row alone. */
 #include "base/real_math.h"
 #include "op/avx2.h"
 #include "op/op.h"

@@ -46,8 +46,10 @@ Err *mdr_store_error(sqlite3 *db, const char *path, int rc) {
     case SQLITE_READONLY: return MDR_ERR_USER("%s: cannot be written to", path);
     default: break;
     }
-    return os_says && os ? MDR_ERR_MACHINE("%s: %s: %s; the last trial was not stored, all before it are safe", path, text, strerror(os))
-                         : MDR_ERR_MACHINE("%s: %s", path, text);
+    if ((rc & 0xff) == SQLITE_IOERR)
+        return MDR_ERR_MACHINE("%s: %s%s%s: a trial that was being stored is not, all before it are safe", path, text, os ? ": " : "",
+                               os ? strerror(os) : "");
+    return MDR_ERR_MACHINE("%s: %s", path, text);
 }
 
 Err *mdr_store_exec(sqlite3 *db, const char *path, const char *sql) {
@@ -72,6 +74,9 @@ static Err *identify(sqlite3 *db, const char *path, bool *fresh) {
     MDR_TRY(number(db, path, "PRAGMA user_version", &format));
     MDR_TRY(number(db, path, "SELECT count(*) FROM sqlite_master", &tables));
     *fresh = application == 0 && format == 0 && tables == 0;
+    struct stat st;                                  /* SQLite takes a file of a few bytes for an empty one               */
+    if (*fresh && stat(path, &st) == 0 && st.st_size > 0 && st.st_size < 512)
+        return MDR_ERR_MACHINE("%s: is damaged (%lld bytes long)", path, (long long)st.st_size);
     if (*fresh) return NULL;
     if (application != APPLICATION) return MDR_ERR_USER("%s: is a database, but not a store of trials", path);
     if (format > FORMAT)
