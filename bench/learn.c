@@ -82,7 +82,8 @@ static Err *no_mixing(Pool *pool)
 {
     ArchList a = {0};
     MDR_TRY(mdr_model_parse("swiglu*4", 0, NULL, &a));
-    printf("\nswiglu*4 (no token mixing), 1,000 steps: plain test accuracy and its chance\n%5s %9s %9s %9s %12s\n", "seed", "accuracy", "chance", "std err", "|diff|/se");
+    printf("\nswiglu*4 (no token mixing), 1,000 steps: plain test accuracy and its chance\n"
+           "%5s %9s %9s %9s %12s\n", "seed", "accuracy", "chance", "std err", "|diff|/se");
     for (uint64_t seed = 1; seed <= 3; seed++) {
         TrialSpec s = recall(a.arch[0], 1e-3, seed, 1000);
         const TrialSpec *spec = &s;

@@ -34,7 +34,9 @@ sed -n '/^```c$/,/^```$/p' "$here/docs/adding-a-primitive.md" | sed '/^```/d' > 
 cd "$tree" || exit 1
 
 check "the document holds a file" grep -q '^const LayerDef mdr_layers_ema\[\]' src/layer/ema.c
-check "built without another change" make all build/obj/test/layer_generic WERROR=1 DEPS=no
+check "no warning in it" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -Isrc -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror \
+    -fsyntax-only src/layer/ema.c
+check "built without another change" make all build/obj/test/layer_generic DEPS=no
 check "in the table" has mdr_layers_ema build/gen/layer_table.c
 build/madras list layers > "$MDR_TEST_DIR/list" 2>&1
 check "listed" has "gated exponential moving average" "$MDR_TEST_DIR/list"

@@ -76,8 +76,9 @@ static Err *values(const OpDef *d, const OpCase *c, const DeviceDef *dev, double
         if (x->op != &mdr_ir_op_input) continue;
         int64_t all = mdr_numel(x->out[0].shape) * ((x->out[0].axes & MDR_AXIS_SEQ) ? N_SEQ : 1);
         in[k] = mdr_alloc((size_t)all * 8);
+        uint32_t classes = (uint32_t)(c->hi_int ? c->hi_int : 2);
         for (int64_t j = 0; j < all; j++)
-            in[k][j] = x->out[0].dtype == DT_I32 ? (double)mdr_rng_below(&r, (uint32_t)(c->hi_int ? c->hi_int : 2)) : c->lo + (c->hi - c->lo) * mdr_rng_unit(&r);
+            in[k][j] = x->out[0].dtype == DT_I32 ? (double)mdr_rng_below(&r, classes) : c->lo + (c->hi - c->lo) * mdr_rng_unit(&r);
         k++;
     }
     for (int i = 0; i < *n_out; i++) {

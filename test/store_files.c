@@ -1,4 +1,5 @@
-/* Files that are no store, or no sound one, each refused in one sentence and left as they are; full disks; reading only. */
+/* Files that are no store, or no sound one, each refused in one sentence and left as they are; full disks; reading
+ * only. */
 #include "store_harness.h"
 
 static void refused(const char *path, bool create, ErrCode code, const char *part) {
@@ -24,20 +25,23 @@ static void foreign(void **state) {
     (void)state;
     char path[512], *text;
     size_t n;
-    write_text(path_of(path, sizeof path, "text.db"), "This is a text that somebody may still need, long enough to be looked at as a database header......\n");
+    write_text(path_of(path, sizeof path, "text.db"),
+               "This is a text that somebody may still need, long enough to be looked at as a database header......\n");
     for (int create = 0; create < 2; create++) refused(path, create, MDR_USER, "text.db: is not a store of trials");
     must(mdr_file_read(path, 1000, &text, &n));
     assert_true(n == 100 && strncmp(text, "This is", 7) == 0);
     mdr_free(text);
     path_of(path, sizeof path, "foreign.db");
     run_sql(path, "CREATE TABLE a(b); INSERT INTO a VALUES(3)");
-    for (int create = 0; create < 2; create++) refused(path, create, MDR_USER, "foreign.db: is a database, but not a store of trials");
+    for (int create = 0; create < 2; create++)
+        refused(path, create, MDR_USER, "foreign.db: is a database, but not a store of trials");
     run_sql(path, "PRAGMA application_id=77");
     refused(path, true, MDR_USER, "is a database, but not a store of trials");
     path_of(path, sizeof path, "newer.db");
     make_store(path, 3);
     run_sql(path, "PRAGMA user_version=2");
-    for (int create = 0; create < 2; create++) refused(path, create, MDR_USER, "newer.db: was made by a newer madras (format 2; this one reads 1)");
+    for (int create = 0; create < 2; create++)
+        refused(path, create, MDR_USER, "newer.db: was made by a newer madras (format 2; this one reads 1)");
     refused(test_dir(), true, MDR_USER, "is not a file");
     refused("/dev/null", true, MDR_USER, "is not a file");
     path_of(path, sizeof path, "absent.db");
@@ -47,7 +51,7 @@ static void foreign(void **state) {
     write_text(path_of(path, sizeof path, "empty.db"), "");
     refused(path, false, MDR_USER, "empty.db: is empty");
     Store *s;
-    must(mdr_store_open(path, true, &s));            /* what a writer leaves that died at the very beginning               */
+    must(mdr_store_open(path, true, &s)); /* what a writer leaves that died at the very beginning               */
     put_number(s, 1);
     mdr_store_close(s);
 }
@@ -68,7 +72,8 @@ static void truncated(void **state) {
         Store *s;
         Err *e = mdr_store_open(path, i % 2, &s);
         if (!e) fail_msg("a store cut to %zu of %zu bytes was opened", keep, n);
-        if (!strstr(mdr_err_text(e), "is damaged") && !strstr(mdr_err_text(e), "is not a store")) fail_msg("%s", mdr_err_text(e));
+        if (!strstr(mdr_err_text(e), "is damaged") && !strstr(mdr_err_text(e), "is not a store"))
+            fail_msg("%s", mdr_err_text(e));
         mdr_err_free(e);
     }
     int noticed = 0;
@@ -93,7 +98,7 @@ static void truncated(void **state) {
         mdr_err_free(e);
         mdr_arena_free(a);
     }
-    assert_true(noticed > 30);                       /* a changed number in a row cannot be seen                           */
+    assert_true(noticed > 30); /* a changed number in a row cannot be seen                           */
     mdr_free(text);
     path_of(path, sizeof path, "lost.db");
     make_store(path, 30);
@@ -106,7 +111,7 @@ static void truncated(void **state) {
     must(mdr_store_open(path, false, &s));
     must_hold(mdr_store_get(s, a, m.key, &got), MDR_MACHINE, "is incomplete");
     assert_null(got);
-    must_have(s, 6);                                 /* the others are still there                                         */
+    must_have(s, 6); /* the others are still there                                         */
     mdr_store_close(s);
     mdr_arena_free(a);
 }
@@ -130,7 +135,7 @@ static void full(void **state) {
     must_hold(e, MDR_MACHINE, "full.db: the disk is full: the last trial was not stored, all before it are safe");
     for (int64_t k = 0; k < i - 1; k++) must_have(s, k);
     must(mdr_store_exec(s->db, path, "PRAGMA max_page_count=1000000"));
-    for (int64_t k = i - 1; k < i + 20; k++) put_number(s, k);            /* room again: it goes on                        */
+    for (int64_t k = i - 1; k < i + 20; k++) put_number(s, k); /* room again: it goes on                        */
     for (int64_t k = 0; k < i + 20; k++) must_have(s, k);
     must_be_sound(s);
     mdr_store_close(s);
@@ -199,7 +204,7 @@ static void reading_only(void **state) {
     char dir[] = "/tmp/madras-ro-XXXXXX", path[64], secret[64];
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/t.db", dir);
-    snprintf(secret, sizeof secret, "%s/s?#%%.db", dir);       /* signs that a URI would take for its own                */
+    snprintf(secret, sizeof secret, "%s/s?#%%.db", dir); /* signs that a URI would take for its own                */
     make_store(path, 25);
     make_store(secret, 25);
     chmod(path, 0444), chmod(secret, 0444), chmod(dir, 0555);
@@ -218,7 +223,8 @@ static void reading_only(void **state) {
         Store *s;
         if (getuid() == 0 && setuid(65534) != 0) _exit(77);
         Err *e = mdr_store_open(path, false, &s);
-        _exit(e && mdr_err_code(e) == MDR_USER && strstr(mdr_err_text(e), "cannot be opened: Permission denied") ? 0 : 6);
+        _exit(e && mdr_err_code(e) == MDR_USER && strstr(mdr_err_text(e), "cannot be opened: Permission denied") ? 0
+                                                                                                                 : 6);
     }
     int status;
     waitpid(child, &status, 0);
@@ -233,7 +239,7 @@ static void reading_only(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(foreign), cmocka_unit_test(truncated), cmocka_unit_test(full), cmocka_unit_test(no_room),
-                                       cmocka_unit_test(reading_only)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(foreign), cmocka_unit_test(truncated), cmocka_unit_test(full),
+                                       cmocka_unit_test(no_room), cmocka_unit_test(reading_only)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

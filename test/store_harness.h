@@ -21,26 +21,42 @@ static inline void make_trial(Made *m, int64_t i) {
     snprintf(m->spec, sizeof m->spec, "architecture mlp()\nseed %lld\n", (long long)i);
     int32_t n = (int32_t)(i % 40);
     for (int32_t k = 0; k < n; k++)
-        m->epoch[k] = (EpochScore){k + 1, i * 100 + k, part(i, k), part(i, k + 1), {part(i, k + 2), part(i, k + 3), part(i, k + 4)},
+        m->epoch[k] = (EpochScore){k + 1,
+                                   i * 100 + k,
+                                   part(i, k),
+                                   part(i, k + 1),
+                                   {part(i, k + 2), part(i, k + 3), part(i, k + 4)},
                                    {part(i, k + 5), part(i, k + 6), part(i, k + 7)}};
-    m->t = (StoreTrial){.key = m->key, .spec = m->spec, .architecture = "mlp", .label = i % 2 ? "x" : "", .task = "memorization",
-                        .class_name = "plain", .numerics = 1, .seed = i, .params = 7 * i, .state = i, .flops = 1e9 + (double)i, .created = 1000 + i,
+    m->t = (StoreTrial){.key = m->key,
+                        .spec = m->spec,
+                        .architecture = "mlp",
+                        .label = i % 2 ? "x" : "",
+                        .task = "memorization",
+                        .class_name = "plain",
+                        .numerics = 1,
+                        .seed = i,
+                        .params = 7 * i,
+                        .state = i,
+                        .flops = 1e9 + (double)i,
+                        .created = 1000 + i,
                         .result = {(TrialStatus)(i % 3), n, m->epoch, .25 * (double)i}};
 }
 /* NaN equals NaN. */
 static inline bool same_real(double a, double b) { return a == b || (a != a && b != b); }
 static inline bool same_trial(const StoreTrial *a, const StoreTrial *b) {
     const TrialResult *x = &a->result, *y = &b->result;
-    bool same = !strcmp(a->key, b->key) && !strcmp(a->spec, b->spec) && !strcmp(a->architecture, b->architecture) && !strcmp(a->label, b->label) &&
-                !strcmp(a->task, b->task) && !strcmp(a->class_name, b->class_name) && a->numerics == b->numerics && a->seed == b->seed &&
-                a->params == b->params && a->state == b->state && same_real(a->flops, b->flops) && a->created == b->created &&
-                x->status == y->status && x->n_epoch == y->n_epoch && same_real(x->seconds, y->seconds);
+    bool same = !strcmp(a->key, b->key) && !strcmp(a->spec, b->spec) && !strcmp(a->architecture, b->architecture) &&
+                !strcmp(a->label, b->label) && !strcmp(a->task, b->task) && !strcmp(a->class_name, b->class_name) &&
+                a->numerics == b->numerics && a->seed == b->seed && a->params == b->params && a->state == b->state &&
+                same_real(a->flops, b->flops) && a->created == b->created && x->status == y->status &&
+                x->n_epoch == y->n_epoch && same_real(x->seconds, y->seconds);
     for (int32_t k = 0; same && k < x->n_epoch; k++) {
         const EpochScore *e = &x->epoch[k], *f = &y->epoch[k];
-        same = e->epoch == f->epoch && e->step == f->step && same_real(e->train_loss, f->train_loss) && same_real(e->seconds, f->seconds) &&
-               same_real(e->valid.loss, f->valid.loss) && same_real(e->valid.acc, f->valid.acc) &&
-               same_real(e->valid.acc_macro, f->valid.acc_macro) && same_real(e->test.loss, f->test.loss) &&
-               same_real(e->test.acc, f->test.acc) && same_real(e->test.acc_macro, f->test.acc_macro);
+        same = e->epoch == f->epoch && e->step == f->step && same_real(e->train_loss, f->train_loss) &&
+               same_real(e->seconds, f->seconds) && same_real(e->valid.loss, f->valid.loss) &&
+               same_real(e->valid.acc, f->valid.acc) && same_real(e->valid.acc_macro, f->valid.acc_macro) &&
+               same_real(e->test.loss, f->test.loss) && same_real(e->test.acc, f->test.acc) &&
+               same_real(e->test.acc_macro, f->test.acc_macro);
     }
     return same;
 }

@@ -5,7 +5,7 @@ static void round_trip(void **state) {
     (void)state;
     char path[512];
     Store *s;
-    must(mdr_store_open(path_of(path, sizeof path, "rows/deep/trials.db"), true, &s));     /* folders are made             */
+    must(mdr_store_open(path_of(path, sizeof path, "rows/deep/trials.db"), true, &s)); /* folders are made */
     assert_string_equal(mdr_store_path(s), path);
     for (int64_t i = 0; i < 100; i++) put_number(s, i);
     for (int64_t i = 0; i < 100; i++) must_have(s, i);
@@ -19,7 +19,7 @@ static void round_trip(void **state) {
     assert_null(none);
     must(mdr_store_list(s, a, "", &n, &list));
     assert_int_equal(n, 100);
-    for (int32_t i = 0; i < n; i++) assert_int_equal(list[i]->seed, i);                    /* oldest first                 */
+    for (int32_t i = 0; i < n; i++) assert_int_equal(list[i]->seed, i); /* oldest first                 */
     /* prefixes: each trial is under its own, and the sixteen digits divide them */
     int32_t sum = 0;
     for (int k = 0; k < 16; k++) {
@@ -144,9 +144,10 @@ static void network(void **state) {
     assert_null(mdr_store_network_name(0x65735546, ""));
     assert_null(mdr_store_network_name(0x01021997, "9p"));
     assert_null(mdr_store_network_name(0xef53, "ext4"));
-    assert_null(mdr_store_network_name(0x01021994, "fuse.sshfs"));                         /* the number decides           */
-    static const char text[] = "21 28 0:20 / /sys rw - sysfs sysfs rw\n36 35 0:45 / /mnt/a\\040b rw,noatime master:1 - fuse.sshfs h:/d rw\n"
-                               "37 35 8:1 / / rw - ext4 /dev/sda1 rw\n38 35 0:47 / /broken rw\n39 35 0:48 / /e rw - tmpfs";
+    assert_null(mdr_store_network_name(0x01021994, "fuse.sshfs")); /* the number decides           */
+    static const char text[] =
+        "21 28 0:20 / /sys rw - sysfs sysfs rw\n36 35 0:45 / /mnt/a\\040b rw,noatime master:1 - fuse.sshfs h:/d rw\n"
+        "37 35 8:1 / / rw - ext4 /dev/sda1 rw\n38 35 0:47 / /broken rw\n39 35 0:48 / /e rw - tmpfs";
     char type[64];
     mdr_store_mount_type(text, 0, 45, type);
     assert_string_equal(type, "fuse.sshfs");
@@ -163,7 +164,8 @@ static void network(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(not_finite), cmocka_unit_test(never_changes),
-                                       cmocka_unit_test(default_place), cmocka_unit_test(network)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(not_finite),
+                                       cmocka_unit_test(never_changes), cmocka_unit_test(default_place),
+                                       cmocka_unit_test(network)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,5 +41,7 @@ static inline char *path_of(char *buf, size_t n, const char *name) {
     snprintf(buf, n, "%s/%s", test_dir(), name);
     return buf;
 }
-static inline void write_text(const char *path, const char *text) { must(mdr_file_write_atomic(path, text, strlen(text))); }
+static inline void write_text(const char *path, const char *text) {
+    must(mdr_file_write_atomic(path, text, strlen(text)));
+}
 #endif

@@ -18,10 +18,11 @@ static EpochScore at(int32_t n, double valid, double valid_loss, double test, do
 static void epochs(void **state) {
     (void)state;
     double nan = (double)NAN;
-    EpochScore e[] = {at(1, .5, 2., .9, .9), at(2, .7, 1.5, .3, .8), at(3, .7, 1.2, .4, .8), at(4, .7, 1.2, .6, .8), at(5, nan, 1., nan, .1)};
+    EpochScore e[] = {at(1, .5, 2., .9, .9), at(2, .7, 1.5, .3, .8), at(3, .7, 1.2, .4, .8), at(4, .7, 1.2, .6, .8),
+                      at(5, nan, 1., nan, .1)};
     TrialResult r = {.n_epoch = 5, .epoch = e};
-    assert_int_equal(mdr_study_select_epoch(&r, false), 2);               /* accuracy, then loss, then earlier             */
-    assert_int_equal(mdr_study_select_epoch(&r, true), 3);                /* lowest test loss, then accuracy               */
+    assert_int_equal(mdr_study_select_epoch(&r, false), 2); /* accuracy, then loss, then earlier             */
+    assert_int_equal(mdr_study_select_epoch(&r, true), 3);  /* lowest test loss, then accuracy               */
     r.n_epoch = 1;
     assert_int_equal(mdr_study_select_epoch(&r, true), 0);
     r.n_epoch = 0;
@@ -30,7 +31,16 @@ static void epochs(void **state) {
     assert_int_equal(mdr_study_select_epoch(&lost, false), -1);
 }
 
-typedef struct Case { Protocol *p; TrialSpec *spec; TrialResult *result; const TrialResult **pointer; int32_t n; Arena *a; ArchScore score; ArchList arch; } Case;
+typedef struct Case {
+    Protocol *p;
+    TrialSpec *spec;
+    TrialResult *result;
+    const TrialResult **pointer;
+    int32_t n;
+    Arena *a;
+    ArchScore score;
+    ArchList arch;
+} Case;
 
 static void open_case(Case *c, Protocol *p) {
     *c = (Case){.p = p, .a = mdr_arena_new()};
@@ -66,36 +76,36 @@ static void grid(void **state) {
     p->n_decay = 2, p->decay[0] = 0, p->decay[1] = 0.1;
     p->mean_allowed = true;
     open_case(&c, p);
-    c.result[3].epoch[0] = at(1, .8, 1, .61, 2.);                         /* the best on validation                        */
-    c.result[4].epoch[0] = at(1, .7, 1, .95, .5);                         /* the best on test                              */
+    c.result[3].epoch[0] = at(1, .8, 1, .61, 2.); /* the best on validation                        */
+    c.result[4].epoch[0] = at(1, .7, 1, .95, .5); /* the best on test                              */
     score(&c);
     near(c.score.task[0].macro.value, .61, 1e-15);
     near(c.score.task[0].plain.value, .59, 1e-15);
     near(c.score.mad_lab, .95, 1e-15);
     assert_true(c.score.task[0].macro.half == -1 && c.score.task[0].macro.n == 1 && !c.score.task[0].at_chance);
     assert_true(c.score.params > 0);
-    c.result[2].epoch[0] = at(1, .8, .9, .62, 2.);                        /* tie: lower loss                               */
+    c.result[2].epoch[0] = at(1, .8, .9, .62, 2.); /* tie: lower loss                               */
     score(&c);
     near(c.score.task[0].macro.value, .62, 1e-15);
-    c.result[5].epoch[0] = at(1, .8, .9, .63, 2.);                        /* tie to the loss: the lower rate stays         */
+    c.result[5].epoch[0] = at(1, .8, .9, .63, 2.); /* tie to the loss: the lower rate stays         */
     score(&c);
     near(c.score.task[0].macro.value, .62, 1e-15);
-    c.result[3].epoch[0] = at(1, .8, .9, .64, 2.);                        /* and the lower decay                           */
+    c.result[3].epoch[0] = at(1, .8, .9, .64, 2.); /* and the lower decay                           */
     score(&c);
     near(c.score.task[0].macro.value, .62, 1e-15);
-    c.result[2].status = TRIAL_DIVERGED;                                  /* out; the next tie                             */
+    c.result[2].status = TRIAL_DIVERGED; /* out; the next tie                             */
     score(&c);
     near(c.score.task[0].macro.value, .64, 1e-15);
-    c.result[3].epoch[0] = at(1, .95, .1, .9991, .1);                     /* counts as one, but not for mad-lab            */
+    c.result[3].epoch[0] = at(1, .95, .1, .9991, .1); /* counts as one, but not for mad-lab            */
     score(&c);
     assert_true(c.score.task[0].macro.value == 1 && c.score.mean.value == 1);
     near(c.score.mad_lab, .9991, 1e-15);
     for (int i = 0; i < 6; i++) c.result[i].status = TRIAL_DIVERGED;
     score(&c);
-    near(c.score.task[0].macro.value, .25, 1e-15);                        /* 4 values of V 8                               */
+    near(c.score.task[0].macro.value, .25, 1e-15); /* 4 values of V 8                               */
     assert_int_equal(c.score.task[0].macro.n_diverged, 1);
     assert_true(c.score.task[0].at_chance);
-    c.pointer[1] = NULL;                                                  /* not run: the setting is left out              */
+    c.pointer[1] = NULL; /* not run: the setting is left out              */
     score(&c);
     assert_true(isnan(c.score.task[0].macro.value) && c.score.task[0].macro.n == 0 && c.score.task[0].n_left_out == 1);
     assert_true(isnan(c.score.mean.value) && isnan(c.score.mad_lab) && !c.score.task[0].at_chance);
@@ -111,7 +121,7 @@ static void interval(void **state) {
     (void)state;
     Case c;
     Protocol *p = settle("in-context-recall,memorization", 3, "lr=1e-3", "weight_decay=0");
-    p->setting[1] = p->setting[11];                                       /* keep three of the settings                    */
+    p->setting[1] = p->setting[11]; /* keep three of the settings                    */
     p->setting[2] = p->setting[12];
     p->n_setting = 3;
     open_case(&c, p);
@@ -125,7 +135,7 @@ static void interval(void **state) {
     near(c.score.mean.value, .5 * .6 + .25 * 1 + .25 * .3, 1e-14);
     near(c.score.mean.df, df, 1e-9);
     near(c.score.mean.half, mdr_study_t_quantile(df, .975) * sqrt(sum), 1e-12);
-    near(c.score.task[0].macro.half, 4.302652729911275 * .1 / sqrt(3), 1e-9);              /* df 2                          */
+    near(c.score.task[0].macro.half, 4.302652729911275 * .1 / sqrt(3), 1e-9); /* df 2                          */
     near(c.score.task[0].macro.df, 2, 1e-9);
     near(c.score.task[1].macro.value, .65, 1e-14);
     assert_true(c.score.task[1].n_setting == 2 && c.score.task[0].n_setting == 1);
@@ -135,7 +145,7 @@ static void interval(void **state) {
     near(c.score.mean.value, .5 * .6 + .5 * .3, 1e-14);
     assert_true(c.score.task[1].n_setting == 1 && c.score.task[1].n_left_out == 1);
     close_case(&c);
-    p = settle("in-context-recall", 2, "lr=1e-3", "weight_decay=0");      /* two seeds have no interval                    */
+    p = settle("in-context-recall", 2, "lr=1e-3", "weight_decay=0"); /* two seeds have no interval                    */
     open_case(&c, p);
     score(&c);
     assert_true(c.score.task[0].macro.half == -1 && c.score.task[0].macro.n == 2 && c.score.mean.half == -1);
@@ -149,7 +159,10 @@ static void chance(void **state) {
     Protocol *p = settle("in-context-recall", 1, "lr=1e-3", "weight_decay=0");
     p->n_setting = 1;
     open_case(&c, p);
-    static const struct { double y; bool at_chance; } want[] = {{.125, true}, {.10, true}, {.15, true}, {.16, false}, {.9, false}};
+    static const struct {
+        double y;
+        bool at_chance;
+    } want[] = {{.125, true}, {.10, true}, {.15, true}, {.16, false}, {.9, false}};
     for (int i = 0; i < MDR_COUNT(want); i++) {
         c.result[0].epoch[0] = at(1, .5, 1, want[i].y, 1);
         score(&c);
@@ -162,23 +175,31 @@ static void chance(void **state) {
 /* Tables of Student's t. */
 static void quantiles(void **state) {
     (void)state;
-    static const struct { double df, p, t; } want[] = {
-        {1, .975, 12.706204736174707}, {2, .975, 4.302652729911275}, {3, .975, 3.182446305284263}, {4, .975, 2.776445105197793},
-        {10, .975, 2.228138851964939}, {30, .975, 2.042272456301238}, {120, .975, 1.979930405052777}, {1e6, .975, 1.959966},
-        {5, .95, 2.015048372669157}, {1, .75, 1}, {2, .995, 9.924843200918284}, {7, .5, 0}};
+    static const struct { double df, p, t;
+    } want[] = {{1, .975, 12.706204736174707},  {2, .975, 4.302652729911275},
+                {3, .975, 3.182446305284263},   {4, .975, 2.776445105197793},
+                {10, .975, 2.228138851964939},  {30, .975, 2.042272456301238},
+                {120, .975, 1.979930405052777}, {1e6, .975, 1.959966},
+                {5, .95, 2.015048372669157},    {1, .75, 1},
+                {2, .995, 9.924843200918284},   {7, .5, 0}};
     for (int i = 0; i < MDR_COUNT(want); i++) {
         double tol = want[i].df == 1e6 ? 2e-6 : 1e-9 * (1 + want[i].t);
         near(mdr_study_t_quantile(want[i].df, want[i].p), want[i].t, tol);
         near(mdr_study_t_quantile(want[i].df, 1 - want[i].p), -want[i].t, tol);
     }
-    for (double df = 1; df < 40; df += .37) assert_true(mdr_study_t_quantile(df, .975) > mdr_study_t_quantile(df + .37, .975));
-    assert_true(isnan(mdr_study_t_quantile(0, .9)) && isnan(mdr_study_t_quantile(3, 1)) && isnan(mdr_study_t_quantile((double)NAN, .9)));
+    for (double df = 1; df < 40; df += .37)
+        assert_true(mdr_study_t_quantile(df, .975) > mdr_study_t_quantile(df + .37, .975));
+    assert_true(isnan(mdr_study_t_quantile(0, .9)) && isnan(mdr_study_t_quantile(3, 1)) &&
+                isnan(mdr_study_t_quantile((double)NAN, .9)));
 }
 
-/* 66 settings, 40 % of them saturated, 20 % all-or-nothing, the rest normal: how often Y +- half holds the true mean. */
+/* 66 settings, 40 % of them saturated, 20 % all-or-nothing, the rest normal: how often Y +- half holds the true mean.
+ */
 typedef struct Truth { int kind; double mean, sd; } Truth;
 static double draw(const Truth *t, Rng *r) {
-    double y = t->kind == 0 ? 1 : t->kind == 1 ? (mdr_rng_unit(r) < t->mean ? 1 : .1) : t->mean + t->sd * mdr_rng_normal(r);
+    double y = t->kind == 0   ? 1
+               : t->kind == 1 ? (mdr_rng_unit(r) < t->mean ? 1 : .1)
+                              : t->mean + t->sd * mdr_rng_normal(r);
     return y < 0 ? 0 : y > 1 ? 1 : y;
 }
 static double coverage(int32_t seeds, int tables) {
@@ -225,7 +246,8 @@ static void covers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(epochs), cmocka_unit_test(grid),      cmocka_unit_test(interval),
-                                       cmocka_unit_test(chance), cmocka_unit_test(quantiles), cmocka_unit_test(covers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(epochs),    cmocka_unit_test(grid),
+                                       cmocka_unit_test(interval),  cmocka_unit_test(chance),
+                                       cmocka_unit_test(quantiles), cmocka_unit_test(covers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,22 +14,27 @@ static Err *try_settle(SettleSpec s, Protocol **p, int n, ...) {
 
 /* The files of mad-lab's configs/tasks, as they are (Apache-2.0). */
 static const char *const file[][2] = {
-    {"compression", "baseline:\n  vocab_size: 16\n  seq_len: 32\n  num_train_examples: 12800\n\nchanges:\n  vocab_size: [32, 64, 128]\n"
+    {"compression", "baseline:\n  vocab_size: 16\n  seq_len: 32\n  num_train_examples: 12800\n\nchanges:\n  "
+                    "vocab_size: [32, 64, 128]\n"
                     "  seq_len: [64, 128, 256] \n  num_train_examples: [6400, 3200, 1600, 800]"},
-    {"fuzzy-in-context-recall",
-     "baseline:\n  vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  multi_query: True\n  k_motif_size: 3\n  v_motif_size: 3\n\n"
-     "changes:\n  vocab_size: [32, 64, 128]\n  seq_len: [256, 512, 1024]\n  num_train_examples: [6400, 3200, 1600, 800]"},
-    {"in-context-recall", "baseline:\n  vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  multi_query: True\n\nchanges:\n"
-                          "  vocab_size: [32, 64, 128]\n  seq_len: [256, 512, 1024]\n  num_train_examples: [6400, 3200, 1600, 800]"},
+    {"fuzzy-in-context-recall", "baseline:\n  vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  "
+                                "multi_query: True\n  k_motif_size: 3\n  v_motif_size: 3\n\n"
+                                "changes:\n  vocab_size: [32, 64, 128]\n  seq_len: [256, 512, 1024]\n  "
+                                "num_train_examples: [6400, 3200, 1600, 800]"},
+    {"in-context-recall",
+     "baseline:\n  vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  multi_query: True\n\nchanges:\n"
+     "  vocab_size: [32, 64, 128]\n  seq_len: [256, 512, 1024]\n  num_train_examples: [6400, 3200, 1600, 800]"},
     {"memorization", "baseline:\n  vocab_size: 256 \n  seq_len: 32\n  num_train_examples: 256\n\nchanges:\n"
                      "  vocab_size: [512, 1024, 2048, 4096, 8192]\n"},
     {"noisy-in-context-recall",
-     "baseline:\n  vocab_size: 32\n  noise_vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  multi_query: True\n  frac_noise: 0.2\n\n"
+     "baseline:\n  vocab_size: 32\n  noise_vocab_size: 16\n  seq_len: 128\n  num_train_examples: 12800\n  multi_query: "
+     "True\n  frac_noise: 0.2\n\n"
      "changes:\n  vocab_size: [48, 80, 144] # adding 16 for noise vocab!\n  seq_len: [256, 512, 1024]\n"
      "  num_train_examples: [6400, 3200, 1600, 800]\n  frac_noise: [0.4, 0.6, 0.8]"},
-    {"selective-copying", "baseline:\n  vocab_size: 16\n  seq_len: 256\n  num_tokens_to_copy: 16\n  num_train_examples: 12800\n\nchanges:\n"
-                          "  vocab_size: [32, 64, 128]\n  seq_len: [512, 1024]\n  num_train_examples: [6400, 3200, 1600, 800]\n"
-                          "  num_tokens_to_copy: [32, 64, 96]"}};
+    {"selective-copying",
+     "baseline:\n  vocab_size: 16\n  seq_len: 256\n  num_tokens_to_copy: 16\n  num_train_examples: 12800\n\nchanges:\n"
+     "  vocab_size: [32, 64, 128]\n  seq_len: [512, 1024]\n  num_train_examples: [6400, 3200, 1600, 800]\n"
+     "  num_tokens_to_copy: [32, 64, 96]"}};
 
 /* Each file over the shipped protocol says what the protocol says already. */
 static void mad_lab_files(void **state) {
@@ -55,10 +60,12 @@ static void mad_lab_files(void **state) {
     Protocol *p;
     write_text(path_of(path, sizeof path, "memorisation.yml"), file[3][1]);
     must_hold(try_settle((SettleSpec){.config = path}, &p, 0), MDR_USER,
-              "a file of baseline and changes is named after its task: there is no task `memorisation`; did you mean `memorization`?");
+              "a file of baseline and changes is named after its task: there is no task `memorisation`; did you mean "
+              "`memorization`?");
     write_text(path_of(path, sizeof path, "config.yml"), "base: paper\n");
     must_hold(try_settle((SettleSpec){.config = path}, &p, 0), MDR_USER, "config.yml:1:7: base belongs to a protocol");
-    must_hold(try_settle((SettleSpec){.config = "/nowhere/x.yml"}, &p, 0), MDR_USER, "/nowhere/x.yml: cannot be opened");
+    must_hold(try_settle((SettleSpec){.config = "/nowhere/x.yml"}, &p, 0), MDR_USER,
+              "/nowhere/x.yml: cannot be opened");
 }
 
 static void order(void **state) {
@@ -66,14 +73,14 @@ static void order(void **state) {
     char path[512];
     Protocol *p;
     write_text(path_of(path, sizeof path, "over.yml"), "train: {epochs: 5, batch_size: 32}\nmodel: {dim: 32}\n");
-    must(try_settle((SettleSpec){.protocol = "taste", .config = path, .tasks = "selective-copying,in-context-recall"}, &p, 4, "epochs=6", "dim=48",
-                    "dim=16", "steps=11"));
+    must(try_settle((SettleSpec){.protocol = "taste", .config = path, .tasks = "selective-copying,in-context-recall"},
+                    &p, 4, "epochs=6", "dim=48", "dim=16", "steps=11"));
     assert_int_equal(p->n_setting, 2);
-    assert_string_equal(p->setting[0].task->name, "in-context-recall");                    /* the table's order            */
+    assert_string_equal(p->setting[0].task->name, "in-context-recall"); /* the table's order            */
     for (int32_t i = 0; i < 2; i++) {
         assert_int_equal(p->setting[i].train.epochs, 6);
         assert_int_equal(p->setting[i].train.batch_size, 32);
-        assert_int_equal(p->setting[i].train.steps, 11);                                   /* over a task's own too        */
+        assert_int_equal(p->setting[i].train.steps, 11); /* over a task's own too        */
         assert_int_equal(p->setting[i].model.dim, 16);
     }
     mdr_study_protocol_free(p);
@@ -83,10 +90,11 @@ static void ladder(void **state) {
     (void)state;
     Protocol *p;
     must(try_settle((SettleSpec){.tasks = "in-context-recall"}, &p, 1, "vocab_size=32"));
-    assert_int_equal(p->n_setting, 11 - 3);                                                /* its changes are gone         */
+    assert_int_equal(p->n_setting, 11 - 3); /* its changes are gone         */
     for (int32_t i = 0; i < p->n_setting; i++) assert_int_equal(p->setting[i].params.vocab_size, 32);
     mdr_study_protocol_free(p);
-    must(try_settle((SettleSpec){.tasks = "in-context-recall,memorization"}, &p, 3, "lr=3e-3", "weight_decay=0.5", "backbone=autoencoder"));
+    must(try_settle((SettleSpec){.tasks = "in-context-recall,memorization"}, &p, 3, "lr=3e-3", "weight_decay=0.5",
+                    "backbone=autoencoder"));
     assert_true(p->n_lr == 1 && p->lr[0] == 3e-3 && p->n_decay == 1 && p->decay[0] == 0.5);
     assert_int_equal(p->setting[0].model.backbone, BACKBONE_AUTOENCODER);
     mdr_study_protocol_free(p);
@@ -100,10 +108,11 @@ static void single(void **state) {
     (void)state;
     Protocol *p;
     must(try_settle((SettleSpec){.tasks = "in-context-recall", .single = true}, &p, 0));
-    assert_true(p->n_setting == 1 && p->n_lr == 1 && p->n_decay == 1 && p->lr[0] == 5e-4 && p->decay[0] == 0 && p->n_seed == 1);
+    assert_true(p->n_setting == 1 && p->n_lr == 1 && p->n_decay == 1 && p->lr[0] == 5e-4 && p->decay[0] == 0 &&
+                p->n_seed == 1);
     mdr_study_protocol_free(p);
     must(try_settle((SettleSpec){.protocol = "taste", .tasks = "in-context-recall", .single = true}, &p, 0));
-    assert_true(p->lr[0] == 2e-3);                                                         /* the grid's first             */
+    assert_true(p->lr[0] == 2e-3); /* the grid's first             */
     mdr_study_protocol_free(p);
     must(try_settle((SettleSpec){.tasks = "in-context-recall", .single = true}, &p, 1, "lr=1e-2"));
     assert_true(p->lr[0] == 1e-2 && p->setting[0].train.lr == 1e-2);
@@ -128,21 +137,27 @@ static void refusals(void **state) {
     Protocol *p;
     must_say(try_settle((SettleSpec){.protocol = "papr"}, &p, 0), MDR_USER,
              "there is no protocol `papr`, nor a file of that name; did you mean `paper`?");
-    must_say(try_settle((SettleSpec){.tasks = "recal"}, &p, 0), MDR_USER, "there is no task `recal`; did you mean `in-context-recall`?");
+    must_say(try_settle((SettleSpec){.tasks = "recal"}, &p, 0), MDR_USER,
+             "there is no task `recal`; did you mean `in-context-recall`?");
     must_say(try_settle((SettleSpec){.tasks = "x"}, &p, 0), MDR_USER,
-             "there is no task `x`; there are compression, fuzzy-in-context-recall, in-context-recall, memorization, noisy-in-context-recall, "
+             "there is no task `x`; there are compression, fuzzy-in-context-recall, in-context-recall, memorization, "
+             "noisy-in-context-recall, "
              "selective-copying");
     must_hold(try_settle((SettleSpec){.tasks = "memorization,"}, &p, 0), MDR_USER, "there is no task ``");
     must_say(try_settle((SettleSpec){0}, &p, 1, "lr"), MDR_USER, "--set wants key=value, got `lr`");
     must_say(try_settle((SettleSpec){0}, &p, 1, "=3"), MDR_USER, "--set wants key=value, got `=3`");
-    must_say(try_settle((SettleSpec){0}, &p, 1, "vocabsize=3"), MDR_USER, "--set: there is no key `vocabsize`; did you mean `vocab_size`?");
+    must_say(try_settle((SettleSpec){0}, &p, 1, "vocabsize=3"), MDR_USER,
+             "--set: there is no key `vocabsize`; did you mean `vocab_size`?");
     must_say(try_settle((SettleSpec){0}, &p, 1, "learning_rate=3"), MDR_USER,
-             "--set: there is no key `learning_rate`; a layer's parameters stand in the architecture, the keys of tasks, models and training in "
+             "--set: there is no key `learning_rate`; a layer's parameters stand in the architecture, the keys of "
+             "tasks, models and training in "
              "`madras list`");
     must_say(try_settle((SettleSpec){.tasks = "memorization"}, &p, 1, "frac_noise=0.5"), MDR_USER,
              "--set: none of the tasks chosen has a key `frac_noise`; it belongs to noisy-in-context-recall");
-    must_hold(try_settle((SettleSpec){0}, &p, 1, "lr=abc"), MDR_USER, "--set: `lr` must be a finite decimal number, got `abc`");
-    must_hold(try_settle((SettleSpec){.tasks = "in-context-recall"}, &p, 1, "seq_len=33"), MDR_USER, "baseline: task in-context-recall: seq_len 33 is odd");
+    must_hold(try_settle((SettleSpec){0}, &p, 1, "lr=abc"), MDR_USER,
+              "--set: `lr` must be a finite decimal number, got `abc`");
+    must_hold(try_settle((SettleSpec){.tasks = "in-context-recall"}, &p, 1, "seq_len=33"), MDR_USER,
+              "baseline: task in-context-recall: seq_len 33 is odd");
     assert_null(p);
 }
 
@@ -168,7 +183,8 @@ static void trials(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(mad_lab_files), cmocka_unit_test(order),    cmocka_unit_test(ladder), cmocka_unit_test(single),
-                                       cmocka_unit_test(seeds),         cmocka_unit_test(refusals), cmocka_unit_test(trials)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mad_lab_files), cmocka_unit_test(order),    cmocka_unit_test(ladder), cmocka_unit_test(single),
+        cmocka_unit_test(seeds),         cmocka_unit_test(refusals), cmocka_unit_test(trials)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

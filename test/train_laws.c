@@ -65,7 +65,8 @@ static Outcome train(const TrialSpec *const *specs, int32_t n, int workers, cons
 }
 static void same(const Outcome *a, int32_t i, const Outcome *b, int32_t k, const char *what)
 {
-    if (a->stride != b->stride || memcmp(a->param + i * a->stride, b->param + k * b->stride, (size_t)a->stride * 4) != 0) fail_msg("%s: parameters differ", what);
+    if (a->stride != b->stride || memcmp(a->param + i * a->stride, b->param + k * b->stride, (size_t)a->stride * 4) != 0)
+        fail_msg("%s: parameters differ", what);
     if (a->loss[i] != b->loss[k] || memcmp(&a->last[i].valid, &b->last[k].valid, 2 * sizeof(SplitScore)) != 0) fail_msg("%s: losses or scores differ", what);
 }
 
@@ -113,7 +114,9 @@ static void member_alone_equals_member_in_population(void **state)
             Outcome all = train(spec, 6, 2, NULL, -1);
             for (int i = 0; i < 6; i += own ? 1 : 5) {
                 Outcome one = train(&spec[i], 1, 2, NULL, -1);
-                char what[99]; snprintf(what, sizeof what, "%s, own data %d: member %d alone and in a population of 6", arch_text[a], own, i); same(&all, i, &one, 0, what);
+                char what[128];
+                snprintf(what, sizeof what, "%s, own data %d: member %d alone and in a population of 6", arch_text[a], own, i);
+                same(&all, i, &one, 0, what);
                 free(one.param);
             }
             if (memcmp(all.param, all.param + all.stride, (size_t)all.stride * 4) == 0) fail_msg("members do not differ");

@@ -30,7 +30,8 @@ static void read_output(const Exec *e, const Plan *p, const EvalSpec *spec, int3
             for (int64_t r = 0; r < n / cols; r++)
                 for (int64_t c = 0; c < cols; c++) {
                     const char *x = (const char *)mdr_exec_output(e, m, i) + (q * s->seq + r * s->ld + c) * size;
-                    *y++ = t->dtype == DT_I32 ? *(const int32_t *)(const void *)x : size == 4 ? (double)*(const float *)(const void *)x : *(const double *)(const void *)x;
+                    if (t->dtype == DT_I32) *y++ = *(const int32_t *)(const void *)x;
+                    else *y++ = size == 4 ? (double)*(const float *)(const void *)x : *(const double *)(const void *)x;
                 }
 }
 

@@ -67,6 +67,7 @@ static void alias_join(Layout *l, int32_t i)
         Value v = n->in[k];
         const Val *x = &l->val[vid(v)];
         const Type *t = type_of(l, v);
+        if (l->g->node[v.node].op == &mdr_ir_op_join) return;         /* its own parts already point at it                   */
         if (!computed(l, v) || x->uses != 1 || !owns(l, v) || t->phase != n->out[0].phase || t->axes != n->out[0].axes) return;
     }
     int64_t ld = mdr_cols(n->out[0].shape), at = 0;

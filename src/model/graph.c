@@ -7,7 +7,8 @@
 #define EPS 1e-5
 const Param mdr_model_params[] = {
     {"dim", MDR_INT, offsetof(ModelParams, dim), 128, 1, 1 << 16, NULL, "width of the model"},
-    {"backbone", MDR_WORD, offsetof(ModelParams, backbone), BACKBONE_TASK, 0, 2, "task|language-model|autoencoder", "what stands around the layers; task: as the task wants it"},
+    {"backbone", MDR_WORD, offsetof(ModelParams, backbone), BACKBONE_TASK, 0, 2, "task|language-model|autoencoder",
+     "what stands around the layers; task: as the task wants it"},
     {"norm", MDR_WORD, offsetof(ModelParams, norm), NORM_RMS, 0, 1, "rmsnorm|layernorm", "the norm before every layer and before the unembedding"},
     {"init", MDR_WORD, offsetof(ModelParams, init), INIT_MAD_LAB, 0, 1, "mad-lab|paper", "rule of the starting weights"},
     {"tied", MDR_BOOL, offsetof(ModelParams, tied), 0, 0, 1, NULL, "the unembedding is the embedding, transposed"},

@@ -1,5 +1,9 @@
-/* Reading the text of an architecture (docs/architectures.md has the grammar) into a tree, by recursive descent. Every error
- * names the column, counted in bytes from 1. What is not possible yet (Lua files, split, mixers as values) is refused here. */
+/* Reading the text of an architecture into a tree, by recursive descent:
+ *   model = [ label "=" ] stack       stack = item { SPACE item }      item  = unit [ "*" N | "@" N ]
+ *   unit  = layer | "(" stack ")"     layer = mixer { "+" mixer }      mixer = name [ "(" key "=" value { "," .. } ")" ]
+ *   value = (number | word) { "|" value }   *N repeats, @N repeats until N layers; "(" straight after a name opens parameters
+ * Every error names the column, counted in bytes from 1. What is not possible yet (Lua files, split, mixers as values) is
+ * refused here, each with its own sentence. */
 #include "model/internal.h"
 #include <string.h>
 

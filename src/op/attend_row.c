@@ -87,7 +87,8 @@ static const OpCase cases[] = {                               /* t between lo an
     {.name = "one row", .attr = &(const AttendRowAttr){1}, .n_in = 4, .in = SHAPES(1, 6), .lo = -1, .hi = 1},
     {0}};
 static const OpDef def = {.name = "attend_row", .equation = "y_h = softmax(q_h . k_h / sqrt d over the newest t+1 rows) v_h",
-    .attr_size = sizeof(AttendRowAttr), .min_in = 4, .max_in = 4, .n_out = 2, .aux = 1u << 1, .no_grad = 1u << 3, .shape = shape, .vjp = vjp, .cost = cost, .cases = cases};
+    .attr_size = sizeof(AttendRowAttr), .min_in = 4, .max_in = 4, .n_out = 2, .aux = 1u << 1, .no_grad = 1u << 3,
+    .shape = shape, .vjp = vjp, .cost = cost, .cases = cases};
 
 Value mdr_op_attend_row(Builder *b, Value q, Value k, Value v, Value t, int32_t n_heads) {
     Value in[4] = {q, k, v, t};

@@ -41,7 +41,7 @@ static Err *shape(Node *n) {
 }
 static Cost cost(const Node *n) {
     const double rows = n->in_type[0].shape.d[0], cols = n->in_type[0].shape.d[1];
-    return (Cost){.flops = 3 * rows * cols, .bytes = 8 * rows * cols,
+    return (Cost){.bytes = 8 * rows * cols,
         .exps = rows * cols / ((const RopeAttr *)n->attr)->n_heads};
 }
 static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, const Value *dout, Value *din) {

@@ -1,6 +1,7 @@
-/* A bench as JSON, schema "madras.bench/1": `rows`, one for each architecture and task, and `means`, one an architecture, where the
- * protocol allows a mean. Accuracies are shares of one; `interval` is test_acc_macro's; what is not finite or does not exist is
- * null; params and state are of the first task's model. Names may be added to, never changed. */
+/* A bench as JSON, schema "madras.bench/1": `rows`, one for each architecture and task, and `means`, one an
+ * architecture, where the protocol allows a mean. Accuracies are shares of one; `interval` is test_acc_macro's; what is
+ * not finite or does not exist is null; params and state are of the first task's model. Names may be added to, never
+ * changed. */
 #include "report/report.h"
 #include <jansson.h>
 #include <math.h>
@@ -71,7 +72,8 @@ static json_t *seeds(const Protocol *p) {
 void mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out) {
     json_t *o = json_object(), *rows = json_array(), *means = json_array();
     for (int32_t i = 0; i < n; i++) {
-        for (int32_t k = 0; k < score[i].n_task; k++) json_array_append_new(rows, task_row(&score[i], &score[i].task[k]));
+        for (int32_t k = 0; k < score[i].n_task; k++)
+            json_array_append_new(rows, task_row(&score[i], &score[i].task[k]));
         if (p->mean_allowed) json_array_append_new(means, mean_row(&score[i]));
     }
     set(o, "schema", json_string("madras.bench/1"));

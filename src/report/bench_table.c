@@ -1,5 +1,6 @@
-/* The table of a bench. One row an architecture (a second one with its intervals), one column a task, then the mean where the
- * protocol allows one; rows of chance and ceiling; a legend; and what may and may not be read off it. Nothing is ranked here. */
+/* The table of a bench. One row an architecture (a second one with its intervals), one column a task, then the mean
+ * where the protocol allows one; rows of chance and ceiling; a legend; and what may and may not be read off it. Nothing
+ * is ranked here. */
 #include "report/internal.h"
 #include <math.h>
 #include <string.h>
@@ -8,17 +9,18 @@ enum { LONGEST_NAME = 24, MOST_COLUMNS = 80 };
 static const char MARK = '*';
 
 /* Headings as the field's tables have them; another task's name is cut. */
-static const char *const heading[][2] = {{"compression", "compress"}, {"fuzzy-in-context-recall", "fuzzy"}, {"in-context-recall", "recall"},
-                                         {"memorization", "memorize"}, {"noisy-in-context-recall", "noisy"}, {"selective-copying", "copy"}};
+static const char *const heading[][2] = {{"compression", "compress"},          {"fuzzy-in-context-recall", "fuzzy"},
+                                         {"in-context-recall", "recall"},      {"memorization", "memorize"},
+                                         {"noisy-in-context-recall", "noisy"}, {"selective-copying", "copy"}};
 
 typedef struct Table {
     const Protocol *p;
     const ArchScore *score;
     int32_t n, n_task, name_width, columns;
-    int32_t width[MOST_COLUMNS];                     /* of a column's value; a mark and a space come after and before      */
+    int32_t width[MOST_COLUMNS]; /* of a column's value; a mark and a space come after and before      */
     bool mean, interval, colour;
     Arena *a;
-    const char **name;                               /* of the rows                                                        */
+    const char **name; /* of the rows                                                        */
     Text *out;
 } Table;
 
@@ -43,17 +45,23 @@ static const char *stack_text(const Arch *a) {
     return eq + 1 + strspn(eq + 1, " ");
 }
 
-/* Label, else the text if it is short, else a letter. */
+/* Label, else the text if it is short, else a letter; a letter too where two rows would have one name (a sweep under a
+ * label). */
+static const char *own_name(const Table *t, int32_t i) {
+    const Arch *arch = t->score[i].arch;
+    return arch->label && arch->label[0] ? arch->label : arch->text;
+}
 static void name_rows(Table *t) {
     int32_t room = t->columns - 1;
     for (int32_t k = 0; k < t->n_task + 2 * t->mean; k++) room -= t->width[k] + 3;
     if (room > LONGEST_NAME) room = LONGEST_NAME;
     t->name = mdr_arena_alloc(t->a, (size_t)t->n * sizeof *t->name + 1);
-    t->name_width = 7;                               /* "ceiling"                                                          */
+    t->name_width = 7; /* "ceiling"                                                          */
     for (int32_t i = 0; i < t->n; i++) {
-        const Arch *arch = t->score[i].arch;
-        const char *name = arch->label && arch->label[0] ? arch->label : arch->text;
-        t->name[i] = mdr_report_width(name) <= room ? name : letters(t->a, i);
+        const char *name = own_name(t, i);
+        bool fits = mdr_report_width(name) <= room;
+        for (int32_t k = 0; fits && k < t->n; k++) fits = k == i || strcmp(name, own_name(t, k)) != 0;
+        t->name[i] = fits ? name : letters(t->a, i);
         if (mdr_report_width(t->name[i]) > t->name_width) t->name_width = mdr_report_width(t->name[i]);
     }
 }
@@ -166,8 +174,9 @@ static void say_budget(const Table *t, Text *w) {
     range(w, lo, hi);
     mdr_text_printf(w, " steps of ");
     range(w, b_lo, b_hi);
-    mdr_text_printf(w, " sequences; %d setting%s x %d grid point%s x %d seed%s an architecture.", p->n_setting, p->n_setting == 1 ? "" : "s",
-                    p->n_lr * p->n_decay, p->n_lr * p->n_decay == 1 ? "" : "s", p->n_seed, p->n_seed == 1 ? "" : "s");
+    mdr_text_printf(w, " sequences; %d setting%s x %d grid point%s x %d seed%s an architecture.", p->n_setting,
+                    p->n_setting == 1 ? "" : "s", p->n_lr * p->n_decay, p->n_lr * p->n_decay == 1 ? "" : "s", p->n_seed,
+                    p->n_seed == 1 ? "" : "s");
     say(t, w);
 }
 
@@ -177,7 +186,8 @@ static void say_spread(const Table *t, Text *w, bool at_chance) {
         mdr_text_printf(w, "±: 95 %% interval over %d seeds, for these settings.", n);
         if (at_chance) mdr_text_printf(w, " %c: the interval includes chance.", MARK);
     } else {
-        mdr_text_printf(w, "%s, no interval: %s.", n == 1 ? "One seed" : "Two seeds", t->n > 1 ? "this table ranks nothing" : "a first look");
+        mdr_text_printf(w, "%s, no interval: %s.", n == 1 ? "One seed" : "Two seeds",
+                        t->n > 1 ? "this table ranks nothing" : "a first look");
         if (at_chance) mdr_text_printf(w, " %c: not told apart from chance.", MARK);
     }
     say(t, w);
@@ -190,26 +200,31 @@ static void caption(const Table *t) {
     for (int32_t i = 0; i < t->n; i++)
         for (int32_t k = 0; k < t->n_task; k++)
             at_chance = at_chance || (isfinite(t->score[i].task[k].macro.value) && t->score[i].task[k].at_chance);
-    mdr_text_printf(&w, "Test accuracy in per cent, mean over classes; epoch%s chosen on the %s split. Protocol %s, float32, %s.",
-                    p->n_lr * p->n_decay > 1 ? " and grid point" : "", p->select_on_test ? "test" : "validation", p->name, mdr_cpu_class());
+    mdr_text_printf(
+        &w, "Test accuracy in per cent, mean over classes; epoch%s chosen on the %s split. Protocol %s, float32, %s.",
+        p->n_lr * p->n_decay > 1 ? " and grid point" : "", p->select_on_test ? "test" : "validation", p->name,
+        mdr_cpu_class());
     say(t, &w);
     say_budget(t, &w);
     say_spread(t, &w, at_chance);
     if (t->mean) {
-        mdr_text_printf(&w, "mean: over the %d tasks. mad-lab: the same chosen on the test split, as published; it enters no comparison.", t->n_task);
+        mdr_text_printf(&w,
+                        "mean: over the %d tasks. mad-lab: the same chosen on the test split, as published; it enters "
+                        "no comparison.",
+                        t->n_task);
         say(t, &w);
     }
     for (int32_t i = 0; i < t->n; i++)
         for (int32_t k = 0; k < t->n_task; k++) {
             const TaskScore *s = &t->score[i].task[k];
             if (s->n_left_out > 0) {
-                mdr_text_printf(&w, "%s: %d of %d settings of %s were not run and are left out.", t->name[i], s->n_left_out,
-                                s->n_left_out + s->n_setting, s->task->name);
+                mdr_text_printf(&w, "%s: %d of %d settings of %s were not run and are left out.", t->name[i],
+                                s->n_left_out, s->n_left_out + s->n_setting, s->task->name);
                 say(t, &w);
             }
             if (s->macro.n_diverged > 0) {
-                mdr_text_printf(&w, "%s: %d of %d runs of %s diverged and count as chance.", t->name[i], s->macro.n_diverged,
-                                s->n_setting * s->macro.n, s->task->name);
+                mdr_text_printf(&w, "%s: %d of %d runs of %s diverged and count as chance.", t->name[i],
+                                s->macro.n_diverged, s->n_setting * s->macro.n, s->task->name);
                 say(t, &w);
             }
         }
@@ -218,8 +233,13 @@ static void caption(const Table *t) {
 
 void mdr_report_bench(const Protocol *p, const ArchScore *score, int32_t n, const ReportStyle *style, Text *out) {
     if (n < 1) return;
-    Table t = {.p = p, .score = score, .n = n, .columns = style->columns > 0 && style->columns < MOST_COLUMNS ? style->columns : MOST_COLUMNS,
-               .colour = style->colour, .a = mdr_arena_new(), .out = out};
+    Table t = {.p = p,
+               .score = score,
+               .n = n,
+               .columns = style->columns > 0 && style->columns < MOST_COLUMNS ? style->columns : MOST_COLUMNS,
+               .colour = style->colour,
+               .a = mdr_arena_new(),
+               .out = out};
     t.n_task = score[0].n_task < MOST_COLUMNS - 2 ? score[0].n_task : MOST_COLUMNS - 2;
     t.mean = p->mean_allowed && t.n_task > 1;
     t.interval = p->n_seed >= 3;

@@ -85,7 +85,7 @@ static void measure(const char *const *cells, int32_t rows, int32_t cols, int32_
         total += c[k].width;
         if (!c[k].right && (widest < 0 || c[k].width > c[widest].width)) widest = k;
     }
-    if (total > most && widest >= 0) {               /* the widest column of text gives way, but not below a few letters    */
+    if (total > most && widest >= 0) { /* the widest column of text gives way, but not below a few letters    */
         int32_t width = c[widest].width - (total - most);
         c[widest].width = width > 8 ? width : c[widest].width < 8 ? c[widest].width : 8;
     }

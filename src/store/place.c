@@ -17,9 +17,12 @@ Err *mdr_store_place(const char *path, Text *out) {
     const char *state = variable("XDG_STATE_HOME"), *home = variable("HOME"), *own = variable("MADRAS_STORE");
     if (path && path[0]) mdr_text_printf(out, "%s", path);
     else if (own) mdr_text_printf(out, "%s", own);
-    else if (state && state[0] == '/') mdr_text_printf(out, "%s/madras/trials.db", state);     /* relative: void, by XDG     */
+    else if (state && state[0] == '/')
+        mdr_text_printf(out, "%s/madras/trials.db", state); /* relative: void, by XDG     */
     else if (home) mdr_text_printf(out, "%s/.local/state/madras/trials.db", home);
-    else return MDR_ERR_USER("where trials are stored is unknown: neither MADRAS_STORE nor XDG_STATE_HOME nor HOME is set; give --store FILE");
+    else
+        return MDR_ERR_USER("where trials are stored is unknown: neither MADRAS_STORE nor XDG_STATE_HOME nor HOME is "
+                            "set; give --store FILE");
     return NULL;
 }
 
@@ -39,7 +42,7 @@ Err *mdr_store_make_folder(const char *path) {
         *p = 0;
         if (mkdir(s, 0777) != 0 && errno != EEXIST && errno != EISDIR) {
             int why = errno;
-            struct stat st;                          /* a folder above may exist and refuse                                */
+            struct stat st; /* a folder above may exist and refuse                                */
             if (stat(s, &st) != 0) e = MDR_ERR_USER("%s: the folder %s cannot be made: %s", path, s, strerror(why));
         }
         *p = '/';
@@ -50,12 +53,14 @@ Err *mdr_store_make_folder(const char *path) {
 
 typedef struct FileSystem { uint32_t magic; const char *name; } FileSystem;
 static const FileSystem network[] = {
-    {0x6969, "NFS"}, {0x517b, "SMB"}, {0xff534d42, "CIFS"}, {0xfe534d42, "SMB2"}, {0x73757245, "Coda"}, {0x5346414f, "AFS"},
-    {0x6b414653, "AFS"}, {0x564c, "NCP"}, {0x00c36400, "Ceph"}, {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"}, {0x19830326, "BeeGFS"},
-    {0xaad7aaea, "PanFS"}, {0x01161970, "GFS2"}, {0x7461636f, "OCFS2"}, {0x20030528, "OrangeFS"}};
-static const char *const fuse[] = {"sshfs", "s3fs", "rclone", "glusterfs", "gcsfuse", "ceph-fuse", "ceph", "davfs", "davfs2", "curlftpfs",
-                                   "beegfs", "juicefs", "JuiceFS", "seaweedfs", "moosefs", "mfs", "mountpoint-s3", "goofys", "blobfuse",
-                                   "blobfuse2", "afpfs", "smbnetfs", "nfs", "hdfs", "cvmfs2"};
+    {0x6969, "NFS"},       {0x517b, "SMB"},        {0xff534d42, "CIFS"},  {0xfe534d42, "SMB2"},
+    {0x73757245, "Coda"},  {0x5346414f, "AFS"},    {0x6b414653, "AFS"},   {0x564c, "NCP"},
+    {0x00c36400, "Ceph"},  {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"},  {0x19830326, "BeeGFS"},
+    {0xaad7aaea, "PanFS"}, {0x01161970, "GFS2"},   {0x7461636f, "OCFS2"}, {0x20030528, "OrangeFS"}};
+static const char *const fuse[] = {
+    "sshfs",     "s3fs",      "rclone",  "glusterfs", "gcsfuse",   "ceph-fuse", "ceph",  "davfs",         "davfs2",
+    "curlftpfs", "beegfs",    "juicefs", "JuiceFS",   "seaweedfs", "moosefs",   "mfs",   "mountpoint-s3", "goofys",
+    "blobfuse",  "blobfuse2", "afpfs",   "smbnetfs",  "nfs",       "hdfs",      "cvmfs2"};
 enum { FUSE_MAGIC = 0x65735546 };
 
 const char *mdr_store_network_name(uint32_t magic, const char *type) {
@@ -101,5 +106,8 @@ Err *mdr_store_refuse_network(const char *path) {
         name = mdr_store_network_name((uint32_t)fs.f_type, type);
     }
     mdr_free(dir);
-    return name ? MDR_ERR_USER("%s: lies on a network file system (%s), where a store is not safe: put it on a local disk", path, name) : NULL;
+    return name ? MDR_ERR_USER(
+                      "%s: lies on a network file system (%s), where a store is not safe: put it on a local disk", path,
+                      name)
+                : NULL;
 }

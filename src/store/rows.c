@@ -4,35 +4,42 @@
 #include <string.h>
 #include <time.h>
 
-static const char *const status_name[] = {"done", "diverged", "stopped-early"};       /* TrialStatus                       */
+static const char *const status_name[] = {"done", "diverged", "stopped-early"}; /* TrialStatus                       */
 
-static const char insert_trial[] =
-    "INSERT INTO trial(key, spec, architecture, label, task, class, numerics, seed, params, state, flops, created, status, seconds, n_epoch)"
-    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING";
+static const char insert_trial[] = "INSERT INTO trial(key, spec, architecture, label, task, class, numerics, seed, "
+                                   "params, state, flops, created, status, seconds, n_epoch)"
+                                   " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING";
 static const char insert_epoch[] = "INSERT INTO epoch VALUES(?,?,?,?,?,?,?,?,?,?,?,?)";
-static const char columns[] = "SELECT id, key, spec, architecture, label, task, class, numerics, seed, params, state, flops, created, status,"
-                              " seconds, n_epoch FROM trial";
-static const char select_epochs[] =
-    "SELECT epoch, step, train_loss, seconds, valid_loss, valid_acc, valid_acc_macro, test_loss, test_acc, test_acc_macro"
-    " FROM epoch WHERE trial=? ORDER BY n";
+static const char columns[] =
+    "SELECT id, key, spec, architecture, label, task, class, numerics, seed, params, state, flops, created, status,"
+    " seconds, n_epoch FROM trial";
+static const char select_epochs[] = "SELECT epoch, step, train_loss, seconds, valid_loss, valid_acc, valid_acc_macro, "
+                                    "test_loss, test_acc, test_acc_macro"
+                                    " FROM epoch WHERE trial=? ORDER BY n";
 
 static Err *prepare(Store *s, const char *sql, sqlite3_stmt **q) {
     int rc = sqlite3_prepare_v2(s->db, sql, -1, q, NULL);
     return rc == SQLITE_OK ? NULL : mdr_store_error(s->db, s->path, rc);
 }
 
-/* Binding fails only for want of memory, which the step that follows reports as a missing value never could: NOT NULL catches it. */
-static void text(sqlite3_stmt *q, int *at, const char *v) { sqlite3_bind_text(q, ++*at, v ? v : "", -1, SQLITE_STATIC); }
+/* Binding fails only for want of memory, which the step that follows reports as a missing value never could: NOT NULL
+ * catches it. */
+static void text(sqlite3_stmt *q, int *at, const char *v) {
+    sqlite3_bind_text(q, ++*at, v ? v : "", -1, SQLITE_STATIC);
+}
 static void whole(sqlite3_stmt *q, int *at, int64_t v) { sqlite3_bind_int64(q, ++*at, v); }
-static void real(sqlite3_stmt *q, int *at, double v) { sqlite3_bind_double(q, ++*at, v); }      /* NaN becomes NULL        */
+static void real(sqlite3_stmt *q, int *at, double v) { sqlite3_bind_double(q, ++*at, v); } /* NaN becomes NULL        */
 
 static Err *put_trial(Store *s, const StoreTrial *t) {
     sqlite3_stmt *q = NULL;
     int at = 0;
     MDR_TRY(prepare(s, insert_trial, &q));
-    text(q, &at, t->key), text(q, &at, t->spec), text(q, &at, t->architecture), text(q, &at, t->label), text(q, &at, t->task);
-    text(q, &at, t->class_name), whole(q, &at, t->numerics), whole(q, &at, t->seed), whole(q, &at, t->params), whole(q, &at, t->state);
-    real(q, &at, t->flops), whole(q, &at, t->created ? t->created : (int64_t)time(NULL)), text(q, &at, status_name[t->result.status]);
+    text(q, &at, t->key), text(q, &at, t->spec), text(q, &at, t->architecture), text(q, &at, t->label),
+        text(q, &at, t->task);
+    text(q, &at, t->class_name), whole(q, &at, t->numerics), whole(q, &at, t->seed), whole(q, &at, t->params),
+        whole(q, &at, t->state);
+    real(q, &at, t->flops), whole(q, &at, t->created ? t->created : (int64_t)time(NULL)),
+        text(q, &at, status_name[t->result.status]);
     real(q, &at, t->result.seconds), whole(q, &at, t->result.n_epoch);
     int rc = sqlite3_step(q);
     Err *e = rc == SQLITE_DONE ? NULL : mdr_store_error(s->db, s->path, rc);
@@ -46,8 +53,8 @@ static Err *put_epochs(Store *s, const TrialResult *r) {
     Err *e = prepare(s, insert_epoch, &q);
     for (int32_t i = 0; !e && i < r->n_epoch; i++) {
         const EpochScore *x = &r->epoch[i];
-        const double v[] = {x->train_loss, x->seconds, x->valid.loss, x->valid.acc, x->valid.acc_macro, x->test.loss, x->test.acc,
-                            x->test.acc_macro};
+        const double v[] = {x->train_loss,      x->seconds,   x->valid.loss, x->valid.acc,
+                            x->valid.acc_macro, x->test.loss, x->test.acc,   x->test.acc_macro};
         int at = 0;
         whole(q, &at, id), whole(q, &at, i), whole(q, &at, x->epoch), whole(q, &at, x->step);
         for (int k = 0; k < MDR_COUNT(v); k++) real(q, &at, v[k]);
@@ -66,7 +73,7 @@ Err *mdr_store_put(Store *s, const StoreTrial *t) {
     Err *e = put_trial(s, t);
     if (!e && sqlite3_changes(s->db) == 1) e = put_epochs(s, &t->result);
     if (!e) e = mdr_store_exec(s->db, s->path, "COMMIT");
-    if (e) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);      /* may have happened by itself                          */
+    if (e) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL); /* may have happened by itself                          */
     return e;
 }
 
@@ -79,7 +86,8 @@ static const char *text_of(sqlite3_stmt *q, Arena *a, int column) {
 }
 
 static Err *damaged(const Store *s, const char *key) {
-    return MDR_ERR_MACHINE("%s: is damaged (trial %.12s is incomplete): move it away, a new store is made at the next run", s->path, key);
+    return MDR_ERR_MACHINE(
+        "%s: is damaged (trial %.12s is incomplete): move it away, a new store is made at the next run", s->path, key);
 }
 
 static Err *get_epochs(Store *s, sqlite3_stmt *q, int64_t id, Arena *a, StoreTrial *t) {
@@ -91,8 +99,12 @@ static Err *get_epochs(Store *s, sqlite3_stmt *q, int64_t id, Arena *a, StoreTri
     int rc;
     while ((rc = sqlite3_step(q)) == SQLITE_ROW) {
         if (n == want) return damaged(s, t->key);
-        t->result.epoch[n++] = (EpochScore){sqlite3_column_int(q, 0), sqlite3_column_int64(q, 1), real_of(q, 2), real_of(q, 3),
-                                            {real_of(q, 4), real_of(q, 5), real_of(q, 6)}, {real_of(q, 7), real_of(q, 8), real_of(q, 9)}};
+        t->result.epoch[n++] = (EpochScore){sqlite3_column_int(q, 0),
+                                            sqlite3_column_int64(q, 1),
+                                            real_of(q, 2),
+                                            real_of(q, 3),
+                                            {real_of(q, 4), real_of(q, 5), real_of(q, 6)},
+                                            {real_of(q, 7), real_of(q, 8), real_of(q, 9)}};
     }
     if (rc != SQLITE_DONE) return mdr_store_error(s->db, s->path, rc);
     return n == want ? NULL : damaged(s, t->key);
@@ -100,10 +112,18 @@ static Err *get_epochs(Store *s, sqlite3_stmt *q, int64_t id, Arena *a, StoreTri
 
 static Err *get_row(Store *s, sqlite3_stmt *q, sqlite3_stmt *epochs, Arena *a, StoreTrial **out) {
     StoreTrial *t = mdr_arena_alloc(a, sizeof *t);
-    *t = (StoreTrial){.key = text_of(q, a, 1), .spec = text_of(q, a, 2), .architecture = text_of(q, a, 3), .label = text_of(q, a, 4),
-                      .task = text_of(q, a, 5), .class_name = text_of(q, a, 6), .numerics = sqlite3_column_int64(q, 7),
-                      .seed = sqlite3_column_int64(q, 8), .params = sqlite3_column_int64(q, 9), .state = sqlite3_column_int64(q, 10),
-                      .flops = real_of(q, 11), .created = sqlite3_column_int64(q, 12)};
+    *t = (StoreTrial){.key = text_of(q, a, 1),
+                      .spec = text_of(q, a, 2),
+                      .architecture = text_of(q, a, 3),
+                      .label = text_of(q, a, 4),
+                      .task = text_of(q, a, 5),
+                      .class_name = text_of(q, a, 6),
+                      .numerics = sqlite3_column_int64(q, 7),
+                      .seed = sqlite3_column_int64(q, 8),
+                      .params = sqlite3_column_int64(q, 9),
+                      .state = sqlite3_column_int64(q, 10),
+                      .flops = real_of(q, 11),
+                      .created = sqlite3_column_int64(q, 12)};
     const char *status = text_of(q, a, 13);
     int k = 0;
     while (k < MDR_COUNT(status_name) && strcmp(status, status_name[k])) k++;

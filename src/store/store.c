@@ -2,11 +2,12 @@
  *
  * INVARIANTS
  *  1. mdr_store_put returns NULL only when the trial is on the disk (WAL, synchronous=FULL: the commit is synced).
- *  2. A trial and all its epochs enter in one transaction: a reader sees all of it or nothing, at whatever moment a writer dies.
+ *  2. A trial and all its epochs enter in one transaction: a reader sees all of it or nothing, at whatever moment
+ *     a writer dies.
  *  3. A stored trial never changes: putting an existing key again writes nothing.
  *  4. trial.n_epoch counts the rows of epoch; a trial read back with another number is reported as damage.
- *  5. A file is a store if and only if its application_id is ours; its user_version is the format. Both are set in the transaction
- *     that makes the tables, so a half-made store is an empty file to the next opener.
+ *  5. A file is a store if and only if its application_id is ours; its user_version is the format. Both are set in the
+ *     transaction that makes the tables, so a half-made store is an empty file to the next opener.
  *  6. No file is written to before it is known to be ours or empty.
  *  7. What is not finite comes back as it was: NaN is stored as NULL, infinities as themselves.
  *  8. Reading (create == false) writes nothing to the file and needs no write access to it or its folder.
@@ -21,13 +22,13 @@
 enum { APPLICATION = 0x4d445253 /* "MDRS" */, FORMAT = 1, WAIT_MS = 60000, CHECK_BYTES = 32 << 20 };
 
 static const char schema[] =
-    "CREATE TABLE trial(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, architecture TEXT NOT NULL,"
-    " label TEXT NOT NULL, task TEXT NOT NULL, class TEXT NOT NULL, numerics INTEGER NOT NULL, seed INTEGER NOT NULL,"
-    " params INTEGER NOT NULL, state INTEGER NOT NULL, flops REAL, created INTEGER NOT NULL, status TEXT NOT NULL, seconds REAL,"
-    " n_epoch INTEGER NOT NULL);"
-    "CREATE TABLE epoch(trial INTEGER NOT NULL REFERENCES trial(id), n INTEGER NOT NULL, epoch INTEGER NOT NULL, step INTEGER NOT NULL,"
-    " train_loss REAL, seconds REAL, valid_loss REAL, valid_acc REAL, valid_acc_macro REAL, test_loss REAL, test_acc REAL,"
-    " test_acc_macro REAL, PRIMARY KEY(trial, n)) WITHOUT ROWID;";
+    "CREATE TABLE trial(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,"
+    " architecture TEXT NOT NULL, label TEXT NOT NULL, task TEXT NOT NULL, class TEXT NOT NULL,"
+    " numerics INTEGER NOT NULL, seed INTEGER NOT NULL, params INTEGER NOT NULL, state INTEGER NOT NULL, flops REAL,"
+    " created INTEGER NOT NULL, status TEXT NOT NULL, seconds REAL, n_epoch INTEGER NOT NULL);"
+    "CREATE TABLE epoch(trial INTEGER NOT NULL REFERENCES trial(id), n INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+    " step INTEGER NOT NULL, train_loss REAL, seconds REAL, valid_loss REAL, valid_acc REAL, valid_acc_macro REAL,"
+    " test_loss REAL, test_acc REAL, test_acc_macro REAL, PRIMARY KEY(trial, n)) WITHOUT ROWID;";
 
 Err *mdr_store_error(sqlite3 *db, const char *path, int rc) {
     int os = db ? sqlite3_system_errno(db) : 0;
@@ -36,7 +37,8 @@ Err *mdr_store_error(sqlite3 *db, const char *path, int rc) {
     if ((rc & 0xff) == SQLITE_FULL || (os_says && (os == ENOSPC || os == EDQUOT)))
         return MDR_ERR_MACHINE("%s: the disk is full: the last trial was not stored, all before it are safe", path);
     switch (rc & 0xff) {
-    case SQLITE_CORRUPT: return MDR_ERR_MACHINE("%s: is damaged (%s): move it away, a new store is made at the next run", path, text);
+    case SQLITE_CORRUPT:
+        return MDR_ERR_MACHINE("%s: is damaged (%s): move it away, a new store is made at the next run", path, text);
     case SQLITE_NOTADB: return MDR_ERR_USER("%s: is not a store of trials", path);
     case SQLITE_BUSY:
     case SQLITE_LOCKED: return MDR_ERR_MACHINE("%s: another process has kept it locked for a minute", path);
@@ -47,8 +49,8 @@ Err *mdr_store_error(sqlite3 *db, const char *path, int rc) {
     default: break;
     }
     if ((rc & 0xff) == SQLITE_IOERR)
-        return MDR_ERR_MACHINE("%s: %s%s%s: a trial that was being stored is not, all before it are safe", path, text, os ? ": " : "",
-                               os ? strerror(os) : "");
+        return MDR_ERR_MACHINE("%s: %s%s%s: a trial that was being stored is not, all before it are safe", path, text,
+                               os ? ": " : "", os ? strerror(os) : "");
     return MDR_ERR_MACHINE("%s: %s", path, text);
 }
 
@@ -74,13 +76,14 @@ static Err *identify(sqlite3 *db, const char *path, bool *fresh) {
     MDR_TRY(number(db, path, "PRAGMA user_version", &format));
     MDR_TRY(number(db, path, "SELECT count(*) FROM sqlite_master", &tables));
     *fresh = application == 0 && format == 0 && tables == 0;
-    struct stat st;                                  /* SQLite takes a file of a few bytes for an empty one               */
+    struct stat st; /* SQLite takes a file of a few bytes for an empty one               */
     if (*fresh && stat(path, &st) == 0 && st.st_size > 0 && st.st_size < 512)
         return MDR_ERR_MACHINE("%s: is damaged (%lld bytes long)", path, (long long)st.st_size);
     if (*fresh) return NULL;
     if (application != APPLICATION) return MDR_ERR_USER("%s: is a database, but not a store of trials", path);
     if (format > FORMAT)
-        return MDR_ERR_USER("%s: was made by a newer madras (format %lld; this one reads %d)", path, (long long)format, (int)FORMAT);
+        return MDR_ERR_USER("%s: was made by a newer madras (format %lld; this one reads %d)", path, (long long)format,
+                            (int)FORMAT);
     return format == FORMAT ? NULL : MDR_ERR_MACHINE("%s: is damaged (format %lld)", path, (long long)format);
 }
 
@@ -93,8 +96,10 @@ static Err *check_pages(sqlite3 *db, const char *path) {
     if (rc == SQLITE_OK) rc = sqlite3_step(q);
     const char *text = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(q, 0) : NULL;
     Err *e = !text ? mdr_store_error(db, path, rc)
-             : strcmp(text, "ok") == 0 ? NULL
-             : MDR_ERR_MACHINE("%s: is damaged (%.*s): move it away, a new store is made at the next run", path, (int)strcspn(text, "\n"), text);
+             : strcmp(text, "ok") == 0
+                 ? NULL
+                 : MDR_ERR_MACHINE("%s: is damaged (%.*s): move it away, a new store is made at the next run", path,
+                                   (int)strcspn(text, "\n"), text);
     sqlite3_finalize(q);
     return e;
 }
@@ -111,7 +116,8 @@ static Err *use_wal(sqlite3 *db, const char *path) {
         bool wal = mode && strcmp(mode, "wal") == 0;
         sqlite3_finalize(q);
         if (wal) return mdr_store_exec(db, path, "PRAGMA synchronous=FULL");
-        if (rc == SQLITE_ROW) return MDR_ERR_MACHINE("%s: its file system cannot hold a store (no write-ahead log there)", path);
+        if (rc == SQLITE_ROW)
+            return MDR_ERR_MACHINE("%s: its file system cannot hold a store (no write-ahead log there)", path);
     }
     return mdr_store_error(db, path, rc);
 }
@@ -119,9 +125,10 @@ static Err *use_wal(sqlite3 *db, const char *path) {
 static Err *make_tables(sqlite3 *db, const char *path) {
     bool fresh = false;
     char sql[128];
-    snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", (int)APPLICATION, (int)FORMAT);
+    snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", (int)APPLICATION,
+             (int)FORMAT);
     MDR_TRY(mdr_store_exec(db, path, "BEGIN IMMEDIATE"));
-    Err *e = identify(db, path, &fresh);             /* another process may have been faster                              */
+    Err *e = identify(db, path, &fresh); /* another process may have been faster                              */
     if (!e && fresh) e = mdr_store_exec(db, path, schema);
     if (!e) e = mdr_store_exec(db, path, fresh ? sql : "COMMIT");
     if (e) sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
@@ -145,14 +152,17 @@ static Err *open_to_write(Store *s) {
     return fresh ? make_tables(s->db, s->path) : check_pages(s->db, s->path);
 }
 
-/* "file:...?immutable=1": for a folder where SQLite can make no shared memory. It must be known that no log is waiting. */
+/* "file:...?immutable=1": for a folder where SQLite can make no shared memory. It must be known that no log is waiting.
+ */
 static Err *connect_immutable(Store *s) {
     Text name = {0};
     struct stat st;
     mdr_text_printf(&name, "%s-wal", s->path);
     if (stat(mdr_text_str(&name), &st) == 0 && st.st_size > 0) {
         mdr_text_free(&name);
-        return MDR_ERR_USER("%s: was not closed and cannot be put in order in a folder that cannot be written to: copy it with its -wal file", s->path);
+        return MDR_ERR_USER("%s: was not closed and cannot be put in order in a folder that cannot be written to: copy "
+                            "it with its -wal file",
+                            s->path);
     }
     mdr_text_clear(&name);
     mdr_text_printf(&name, "file:");
@@ -166,7 +176,8 @@ static Err *connect_immutable(Store *s) {
 
 static Err *open_to_read(Store *s) {
     bool fresh = false;
-    if (access(s->path, F_OK) != 0 && errno == ENOENT) return MDR_ERR_USER("%s: there is no store yet: a bench or a training makes it", s->path);
+    if (access(s->path, F_OK) != 0 && errno == ENOENT)
+        return MDR_ERR_USER("%s: there is no store yet: a bench or a training makes it", s->path);
     if (access(s->path, R_OK) != 0) return MDR_ERR_USER("%s: cannot be opened: %s", s->path, strerror(errno));
     MDR_TRY(connect(s->path, SQLITE_OPEN_READONLY, &s->db, s->path));
     int64_t ignored;
@@ -189,7 +200,8 @@ Err *mdr_store_open(const char *path, bool create, Store **out) {
     Err *e = mdr_store_place(path, &place);
     if (!e && create) e = mdr_store_make_folder(mdr_text_str(&place));
     struct stat st;
-    if (!e && stat(mdr_text_str(&place), &st) == 0 && !S_ISREG(st.st_mode)) e = MDR_ERR_USER("%s: is not a file", mdr_text_str(&place));
+    if (!e && stat(mdr_text_str(&place), &st) == 0 && !S_ISREG(st.st_mode))
+        e = MDR_ERR_USER("%s: is not a file", mdr_text_str(&place));
     if (!e) e = mdr_store_refuse_network(mdr_text_str(&place));
     if (e) {
         mdr_text_free(&place);

@@ -3,9 +3,11 @@
  *   help    one line
  *   mean    true: a mean over tasks may be printed
  *   select  valid | test: the split that chooses epoch and grid point
- *   train, model, layers   keys and values; layers: {swiglu: {dim_inner: 512}} are defaults under what an architecture says
- *   grid    {lr: [...], weight_decay: [...]}: every combination is tried; a run without a grid takes train's lr and weight_decay if
- *           this file gives them, else the first of the grid. lr under train alone replaces the grid of the base.
+ *   train, model, layers   keys and values; layers: {swiglu: {dim_inner: 512}} are defaults under what an
+ *           architecture says
+ *   grid    {lr: [...], weight_decay: [...]}: every combination is tried. A run without a grid takes train's lr and
+ *           weight_decay if this file gives them, else the first of the grid. lr under train alone replaces the grid
+ *           of the base.
  *   seeds   a number n (seeds 1 ... n) or a list
  *   tasks   see task_draft.c */
 #include "study/internal.h"
@@ -65,7 +67,9 @@ static Err *read_table(const Source *s, const Yaml *y, const char *key, const Pa
     }
     return NULL;
 }
-static Err *read_model(const Source *s, const Yaml *y) { return read_table(s, y, "model", mdr_model_params, &s->d->model); }
+static Err *read_model(const Source *s, const Yaml *y) {
+    return read_table(s, y, "model", mdr_model_params, &s->d->model);
+}
 static Err *read_train(const Source *s, const Yaml *y) {
     Draft *d = s->d;
     MDR_TRY(read_table(s, y, "train", mdr_train_params, &d->train));
@@ -78,14 +82,16 @@ static Err *read_axis(const Source *s, const Yaml *y, const char *key, double *v
     TrainParams scratch = s->d->train;
     const Param *row = mdr_params_find(mdr_train_params, key);
     MDR_TRY(mdr_study_want(s, y, MDR_YAML_SEQ, key));
-    if (y->n < 1 || y->n > MDR_MOST_GRID) return MDR_ERR_USER("%s: %s must have 1..%d values", mdr_study_where(s, y), key, (int)MDR_MOST_GRID);
+    if (y->n < 1 || y->n > MDR_MOST_GRID)
+        return MDR_ERR_USER("%s: %s must have 1..%d values", mdr_study_where(s, y), key, (int)MDR_MOST_GRID);
     for (int32_t i = 0; i < y->n; i++) {
         const Yaml *v = y->item[i];
         MDR_TRY(mdr_study_want(s, v, MDR_YAML_SCALAR, key));
         MDR_TRY(mdr_params_set(mdr_train_params, &scratch, key, v->text, mdr_study_where(s, v)));
         value[i] = mdr_params_get(row, &scratch);
         for (int32_t k = 0; k < i; k++)
-            if (value[k] == value[i]) return MDR_ERR_USER("%s: %s %s stands twice in the grid", mdr_study_where(s, v), key, v->text);
+            if (value[k] == value[i])
+                return MDR_ERR_USER("%s: %s %s stands twice in the grid", mdr_study_where(s, v), key, v->text);
     }
     *n = y->n;
     return NULL;
@@ -97,7 +103,8 @@ static Err *read_grid(const Source *s, const Yaml *y) {
     for (int32_t i = 0; i < y->n; i++) {
         bool lr = strcmp(y->key[i], "lr") == 0;
         if (!lr && strcmp(y->key[i], "weight_decay") != 0)
-            return MDR_ERR_USER("%s: a grid has lr and weight_decay, not `%s`", mdr_study_where(s, y->item[i]), y->key[i]);
+            return MDR_ERR_USER("%s: a grid has lr and weight_decay, not `%s`", mdr_study_where(s, y->item[i]),
+                                y->key[i]);
         MDR_TRY(read_axis(s, y->item[i], y->key[i], lr ? d->lr : d->decay, lr ? &d->n_lr : &d->n_decay));
         if (mdr_yaml_get(train, y->key[i])) continue;
         if (lr) d->train.lr = d->lr[0];
@@ -112,18 +119,22 @@ static Err *read_seeds(const Source *s, const Yaml *y) {
     int64_t n = y->n;
     if (!list) {
         MDR_TRY(mdr_study_want(s, y, MDR_YAML_SCALAR, "seeds"));
-        if (!mdr_text_to_int(y->text, &n)) return MDR_ERR_USER("%s: seeds must be a number or a list, got `%s`", mdr_study_where(s, y), y->text);
+        if (!mdr_text_to_int(y->text, &n))
+            return MDR_ERR_USER("%s: seeds must be a number or a list, got `%s`", mdr_study_where(s, y), y->text);
     }
-    if (n < 1 || n > MDR_MOST_SEEDS) return MDR_ERR_USER("%s: there must be 1..%d seeds", mdr_study_where(s, y), (int)MDR_MOST_SEEDS);
+    if (n < 1 || n > MDR_MOST_SEEDS)
+        return MDR_ERR_USER("%s: there must be 1..%d seeds", mdr_study_where(s, y), (int)MDR_MOST_SEEDS);
     for (int32_t i = 0; i < (int32_t)n; i++) {
         int64_t v = i + 1;
         if (list) {
             MDR_TRY(mdr_study_want(s, y->item[i], MDR_YAML_SCALAR, "a seed"));
             if (!mdr_text_to_int(y->item[i]->text, &v) || v < 0)
-                return MDR_ERR_USER("%s: a seed must be a whole number from 0, got `%s`", mdr_study_where(s, y->item[i]), y->item[i]->text);
+                return MDR_ERR_USER("%s: a seed must be a whole number from 0, got `%s`",
+                                    mdr_study_where(s, y->item[i]), y->item[i]->text);
         }
         for (int32_t k = 0; k < i; k++)
-            if (d->seed[k] == (uint64_t)v) return MDR_ERR_USER("%s: seed %lld stands twice", mdr_study_where(s, y), (long long)v);
+            if (d->seed[k] == (uint64_t)v)
+                return MDR_ERR_USER("%s: seed %lld stands twice", mdr_study_where(s, y), (long long)v);
         d->seed[i] = (uint64_t)v;
     }
     d->n_seed = (int32_t)n;
@@ -157,17 +168,20 @@ static Err *read_layers(const Source *s, const Yaml *y) {
         const LayerDef *layer = mdr_layer_find(y->key[i]);
         if (!layer) return unknown_layer(s, y->item[i], y->key[i]);
         void *scratch = mdr_arena_alloc(d->arena, layer->params_size + 1);
-        MDR_TRY(read_table(s, y->item[i], layer->name, layer->params, scratch));       /* names, bounds                    */
-        for (int32_t k = 0; k < y->item[i]->n; k++) set_default(d, layer->name, y->item[i]->key[k], y->item[i]->item[k]->text);
+        MDR_TRY(read_table(s, y->item[i], layer->name, layer->params, scratch)); /* names, bounds                    */
+        for (int32_t k = 0; k < y->item[i]->n; k++)
+            set_default(d, layer->name, y->item[i]->key[k], y->item[i]->item[k]->text);
     }
     return NULL;
 }
 
 /* In this order whatever the order in the file. */
 typedef struct Field { const char *key; Err *(*read)(const Source *s, const Yaml *y); } Field;
-static const Field field[] = {
-    {"base", NULL}, {"help", read_help}, {"mean", read_mean}, {"select", read_select}, {"model", read_model}, {"train", read_train},
-    {"grid", read_grid}, {"seeds", read_seeds}, {"layers", read_layers}, {"tasks", mdr_study_read_tasks}};
+static const Field field[] = {{"base", NULL},          {"help", read_help},
+                              {"mean", read_mean},     {"select", read_select},
+                              {"model", read_model},   {"train", read_train},
+                              {"grid", read_grid},     {"seeds", read_seeds},
+                              {"layers", read_layers}, {"tasks", mdr_study_read_tasks}};
 
 Err *mdr_study_read(const Source *s, bool may_have_base) {
     const char *names[MDR_COUNT(field) + 1] = {NULL};
@@ -178,14 +192,17 @@ Err *mdr_study_read(const Source *s, bool may_have_base) {
         for (int k = 0; k < MDR_COUNT(field); k++) known = known || strcmp(key, field[k].key) == 0;
         if (known) continue;
         const char *near = mdr_text_nearest(key, names);
-        return near ? MDR_ERR_USER("%s: unknown key `%s`; did you mean `%s`?", mdr_study_where(s, s->root->item[i]), key, near)
-                    : MDR_ERR_USER("%s: unknown key `%s`; there are base, help, mean, select, model, train, grid, seeds, layers, tasks",
+        return near ? MDR_ERR_USER("%s: unknown key `%s`; did you mean `%s`?", mdr_study_where(s, s->root->item[i]),
+                                   key, near)
+                    : MDR_ERR_USER("%s: unknown key `%s`; there are base, help, mean, select, model, train, grid, "
+                                   "seeds, layers, tasks",
                                    mdr_study_where(s, s->root->item[i]), key);
     }
     for (int i = 0; i < MDR_COUNT(field); i++) {
         const Yaml *y = mdr_yaml_get(s->root, field[i].key);
         if (y && !field[i].read && !may_have_base)
-            return MDR_ERR_USER("%s: base belongs to a protocol: give this file as --protocol instead", mdr_study_where(s, y));
+            return MDR_ERR_USER("%s: base belongs to a protocol: give this file as --protocol instead",
+                                mdr_study_where(s, y));
         if (y && field[i].read) MDR_TRY(field[i].read(s, y));
     }
     return NULL;

@@ -1,5 +1,6 @@
-/* --set key=value over everything a protocol and a config file say. A task's key is set in the baseline of every selected task that
- * has it, and the changes of that key leave the ladder (the rest of the ladder stays). lr and weight_decay replace the grid. */
+/* --set key=value over everything a protocol and a config file say. A task's key is set in the baseline of every
+ * selected task that has it, and the changes of that key leave the ladder (the rest of the ladder stays). lr and
+ * weight_decay replace the grid. */
 #include "study/internal.h"
 #include <string.h>
 
@@ -17,8 +18,10 @@ static Err *unknown(const char *key) {
     names[n] = NULL;
     const char *near = mdr_text_nearest(key, names);
     return near ? MDR_ERR_USER("--set: there is no key `%s`; did you mean `%s`?", key, near)
-                : MDR_ERR_USER("--set: there is no key `%s`; a layer's parameters stand in the architecture, the keys of tasks, models and "
-                               "training in `madras list`", key);
+                : MDR_ERR_USER("--set: there is no key `%s`; a layer's parameters stand in the architecture, the keys "
+                               "of tasks, models and "
+                               "training in `madras list`",
+                               key);
 }
 
 static Err *set_train(Draft *d, const char *key, const char *value) {
@@ -39,7 +42,8 @@ static void drop_change(TaskDraft *t, const char *key) {
 static Err *no_task_has(const char *key) {
     Text list = {0};
     for (int i = 0; mdr_task_at(i); i++)
-        if (mdr_params_find(mdr_task_at(i)->params, key)) mdr_text_printf(&list, "%s%s", list.n ? ", " : "", mdr_task_at(i)->name);
+        if (mdr_params_find(mdr_task_at(i)->params, key))
+            mdr_text_printf(&list, "%s%s", list.n ? ", " : "", mdr_task_at(i)->name);
     Err *e = MDR_ERR_USER("--set: none of the tasks chosen has a key `%s`; it belongs to %s", key, mdr_text_str(&list));
     mdr_text_free(&list);
     return e;
@@ -48,7 +52,8 @@ static Err *no_task_has(const char *key) {
 Err *mdr_study_override(Draft *d, const char *text) {
     const char *eq = strchr(text, '=');
     if (!eq || eq == text) return MDR_ERR_USER("--set wants key=value, got `%s`", text);
-    const char *key = mdr_arena_printf(d->arena, "%.*s", (int)(eq - text), text), *value = mdr_arena_strdup(d->arena, eq + 1);
+    const char *key = mdr_arena_printf(d->arena, "%.*s", (int)(eq - text), text),
+               *value = mdr_arena_strdup(d->arena, eq + 1);
     if (mdr_params_find(mdr_train_params, key)) return set_train(d, key, value);
     if (mdr_params_find(mdr_model_params, key)) return mdr_params_set(mdr_model_params, &d->model, key, value, "--set");
     const TaskDef *owner = NULL;

@@ -36,7 +36,8 @@ static Err *choose_tasks(Draft *d, const char *tasks) {
     bool chosen[MDR_MOST_TASKS] = {false};
     for (const char *from = tasks; from;) {
         const char *comma = strchr(from, ',');
-        const char *name = mdr_arena_printf(d->arena, "%.*s", (int)(comma ? comma - from : (ptrdiff_t)strlen(from)), from);
+        const char *name =
+            mdr_arena_printf(d->arena, "%.*s", (int)(comma ? comma - from : (ptrdiff_t)strlen(from)), from);
         const TaskDef *t;
         MDR_TRY(mdr_study_find_task(name, &t));
         int32_t i = 0;
@@ -73,7 +74,8 @@ static Err *check_setting(const Setting *all, const Setting *s) {
         mdr_text_clear(&other);
         mdr_task_text(o->task, &o->params, &other);
         if (strcmp(mdr_text_str(&own), mdr_text_str(&other)) == 0)
-            e = MDR_ERR_USER("%s, %s: is the same setting as %s", s->task->name, change, o->change[0] ? o->change : "the baseline");
+            e = MDR_ERR_USER("%s, %s: is the same setting as %s", s->task->name, change,
+                             o->change[0] ? o->change : "the baseline");
     }
     mdr_text_free(&own);
     mdr_text_free(&other);
@@ -92,7 +94,8 @@ static Err *lay_out_task(const Draft *d, const TaskDraft *t, Protocol *p) {
         for (int32_t k = 0; k < t->change[i].n; k++) {
             Setting *s = &p->setting[p->n_setting++];
             *s = base;
-            MDR_TRY(mdr_params_set(t->task->params, &s->params, t->change[i].key, t->change[i].value[k], t->task->name));
+            MDR_TRY(
+                mdr_params_set(t->task->params, &s->params, t->change[i].key, t->change[i].value[k], t->task->name));
             s->change = mdr_arena_printf(p->arena, "%s=%s", t->change[i].key, t->change[i].value[k]);
             MDR_TRY(check_setting(p->setting, s));
         }
@@ -125,7 +128,7 @@ static Err *settle(Draft *d, const SettleSpec *s, Protocol *p) {
     for (int32_t i = 0; i < s->n_set; i++) MDR_TRY(mdr_study_override(d, s->set[i]));
     if (s->single) MDR_TRY(make_single(d));
     if (s->seeds > MDR_MOST_SEEDS) return MDR_ERR_USER("at most %d seeds, got %d", (int)MDR_MOST_SEEDS, s->seeds);
-    if (s->seeds > 0 && s->seeds != d->n_seed) {     /* as many as the protocol has: the protocol's own                    */
+    if (s->seeds > 0 && s->seeds != d->n_seed) { /* as many as the protocol has: the protocol's own */
         d->n_seed = s->seeds;
         for (int32_t i = 0; i < s->seeds; i++) d->seed[i] = (uint64_t)i + 1;
     }

@@ -1,5 +1,6 @@
-/* From trials to scores. For each (setting, replicate): the epoch, then the grid point, that the selection rule picks; y = test
- * accuracy there, above .999 counts as 1, a diverged trial scores chance (and is picked only where every grid point diverged).
+/* From trials to scores. For each (setting, replicate): the epoch, then the grid point, that the selection rule picks;
+ * y = test accuracy there, above .999 counts as 1, a diverged trial scores chance (and is picked only where every grid
+ * point diverged).
  *   Y = sum_s w_s mean_r y,   w_s = 1 / (tasks * settings of its task)
  *   v_s = w_s^2 max(var_r y, floor) / R,   floor = p (1-p) / n_test,   p = (n_test ybar + 1/2) / (n_test + 1)
  *   SE = sqrt(sum v_s),   df = (sum v_s)^2 / sum(v_s^2 / (R-1))  (Satterthwaite 1946),   Y +- t(df, .975) SE
@@ -23,8 +24,11 @@ int32_t mdr_study_select_epoch(const TrialResult *r, bool on_test) {
         const EpochScore *b = best < 0 ? NULL : &r->epoch[best];
         bool better;
         if (!b) better = true;
-        else if (on_test) better = loss(e, true) < loss(b, true) || (loss(e, true) == loss(b, true) && acc(e, true) > acc(b, true));
-        else better = acc(e, false) > acc(b, false) || (acc(e, false) == acc(b, false) && loss(e, false) < loss(b, false));
+        else if (on_test)
+            better = loss(e, true) < loss(b, true) || (loss(e, true) == loss(b, true) && acc(e, true) > acc(b, true));
+        else
+            better =
+                acc(e, false) > acc(b, false) || (acc(e, false) == acc(b, false) && loss(e, false) < loss(b, false));
         if (better) best = i;
     }
     return best;
@@ -37,7 +41,7 @@ typedef struct Study {
     const Protocol *p;
     const TrialSpec *spec;
     const TrialResult *const *result;
-    int32_t grid;                                    /* points                                                            */
+    int32_t grid; /* points                                                            */
 } Study;
 
 static int32_t trial(const Study *s, int32_t setting, int32_t point, int32_t r) {
@@ -57,8 +61,10 @@ static Pick pick(const Study *s, int32_t setting, int32_t r, const TaskLevels *l
         int32_t k = x->status == TRIAL_DIVERGED ? -1 : mdr_study_select_epoch(x, on_test);
         if (k < 0) continue;
         const EpochScore *e = &x->epoch[k];
-        double da = best ? acc(e, on_test) - acc(best, on_test) : 1, dl = best ? loss(e, on_test) - loss(best, on_test) : -1;
-        if (da > 0 || (da == 0 && (dl < 0 || (dl == 0 && is_before(&s->spec[i], best_spec))))) best = e, best_spec = &s->spec[i];
+        double da = best ? acc(e, on_test) - acc(best, on_test) : 1,
+               dl = best ? loss(e, on_test) - loss(best, on_test) : -1;
+        if (da > 0 || (da == 0 && (dl < 0 || (dl == 0 && is_before(&s->spec[i], best_spec)))))
+            best = e, best_spec = &s->spec[i];
     }
     if (!best) return (Pick){levels->chance_macro, levels->chance, true};
     return (Pick){best->test.acc_macro, best->test.acc, false};
@@ -96,7 +102,8 @@ static bool complete(const Study *s, int32_t setting) {
 }
 
 /* All settings of one task, from `from` to `to`; adds to the sums over tasks with weight 1/n_task. */
-static void score_task(const Study *s, int32_t from, int32_t to, int32_t n_task, TaskScore *t, Sum *all, double *mad_lab) {
+static void score_task(const Study *s, int32_t from, int32_t to, int32_t n_task, TaskScore *t, Sum *all,
+                       double *mad_lab) {
     const Protocol *p = s->p;
     Sum macro = {0}, plain = {0};
     double y[2][64];
@@ -137,8 +144,8 @@ static void first_cost(const TrialSpec *specs, int32_t n, ArchScore *out) {
     mdr_err_free(e);
 }
 
-void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, const TrialResult *const *results, int32_t n, Arena *arena,
-                     ArchScore *out) {
+void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, const TrialResult *const *results,
+                     int32_t n, Arena *arena, ArchScore *out) {
     Study s = {p, specs, results, p->n_lr * p->n_decay};
     int32_t n_task = 0;
     for (int32_t i = 0; i < p->n_setting; i++) n_task += i == 0 || p->setting[i].task != p->setting[i - 1].task;
@@ -153,7 +160,7 @@ void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, c
         score_task(&s, from, to, n_task, t, &all, &out->mad_lab);
         if (t->n_setting > 0) continue;
         nothing(&t->macro), nothing(&t->plain);
-        whole = false;                               /* a mean without one of its tasks is another number                 */
+        whole = false; /* a mean without one of its tasks is another number                 */
     }
     out->mean = finish(&all, p->n_seed);
     if (!whole) nothing(&out->mean), out->mad_lab = (double)NAN;

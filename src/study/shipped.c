@@ -1,11 +1,11 @@
-/* Protocols by name: those compiled in (src/study/protocols, through scripts/tables.sh), files, and what a protocol is based
- * on. A base is a shipped name or a file beside the one that names it. */
+/* Protocols by name: those compiled in (src/study/protocols, through scripts/tables.sh), files, and what a protocol is
+ * based on. A base is a shipped name or a file beside the one that names it. */
 #include "study/internal.h"
 #include <string.h>
 #include <unistd.h>
 
-extern const ProtocolFile mdr_protocol_files[];      /* ends with name == NULL                                             */
-enum { DEEPEST = 8 };                                /* protocols on protocols: deeper is a circle                         */
+extern const ProtocolFile mdr_protocol_files[]; /* ends with name == NULL                                             */
+enum { DEEPEST = 8 };                           /* protocols on protocols: deeper is a circle                         */
 
 const ProtocolFile *mdr_study_protocol_at(int i) {
     for (int k = 0; mdr_protocol_files[k].name; k++)
@@ -30,7 +30,8 @@ static Err *unknown(const char *name) {
     names[n] = NULL;
     const char *near = mdr_text_nearest(name, names);
     Err *e = near ? MDR_ERR_USER("there is no protocol `%s`, nor a file of that name; did you mean `%s`?", name, near)
-                  : MDR_ERR_USER("there is no protocol `%s`, nor a file of that name; shipped are %s", name, mdr_text_str(&list));
+                  : MDR_ERR_USER("there is no protocol `%s`, nor a file of that name; shipped are %s", name,
+                                 mdr_text_str(&list));
     mdr_text_free(&list);
     return e;
 }
@@ -47,13 +48,15 @@ static Err *load(Draft *d, const char *name, const char *path, int depth);
 static Err *load_base(const Source *s, const Yaml *y, int depth) {
     MDR_TRY(mdr_study_want(s, y, MDR_YAML_SCALAR, "base"));
     const char *slash = strrchr(s->name, '/');
-    const char *path = slash && y->text[0] != '/' ? mdr_arena_printf(s->d->arena, "%.*s/%s", (int)(slash - s->name), s->name, y->text)
-                                                  : y->text;
+    const char *path = slash && y->text[0] != '/'
+                           ? mdr_arena_printf(s->d->arena, "%.*s/%s", (int)(slash - s->name), s->name, y->text)
+                           : y->text;
     return mdr_err_wrap(load(s->d, y->text, path, depth + 1), "%s", mdr_study_where(s, y));
 }
 
 static Err *load(Draft *d, const char *name, const char *path, int depth) {
-    if (depth > DEEPEST) return MDR_ERR_USER("protocols are based on each other more than %d deep, or in a circle", (int)DEEPEST);
+    if (depth > DEEPEST)
+        return MDR_ERR_USER("protocols are based on each other more than %d deep, or in a circle", (int)DEEPEST);
     const ProtocolFile *f = find(name);
     Yaml *root = NULL;
     Source s = {d, path, NULL};

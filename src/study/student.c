@@ -1,5 +1,7 @@
-/* Quantiles of Student's t, from the regularised incomplete beta function I_x(a, b) (continued fraction, Lentz's method, as in
- * DiDonato & Morris 1992):   P(T <= t) = 1 - I_{df/(df+t^2)}(df/2, 1/2) / 2 for t >= 0. Inverted by bisection: slow and certain. */
+/* Quantiles of Student's t, from the regularised incomplete beta function I_x(a, b) (its continued fraction, evaluated
+ * by Lentz's method):
+ *   P(T <= t) = 1 - I_{df/(df+t^2)}(df/2, 1/2) / 2   for t >= 0
+ * Inverted by bisection: slow and certain. */
 #include "study/study.h"
 #include <math.h>
 

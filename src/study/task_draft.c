@@ -1,8 +1,9 @@
 /* The tasks of a protocol:   tasks: {NAME: {baseline: {...}, changes: {key: [...]}, train: {...}}}
  *
- * The tasks listed are the tasks there are. A task's baseline starts from the base protocol's (else from the task's defaults). If it
- * says anything of its own, its ladder is what its `changes` list (none: the baseline alone); if it says nothing, all is the
- * base's. Each value of a change is one setting, the rest baseline. mad-lab's configs/tasks/NAME.yml is the inside of one NAME. */
+ * The tasks listed are the tasks there are. A task's baseline starts from the base protocol's (else from the task's
+ * defaults). If it says anything of its own, its ladder is what its `changes` list (none: the baseline alone); if it
+ * says nothing, all is the base's. Each value of a change is one setting, the rest baseline. mad-lab's
+ * configs/tasks/NAME.yml is the inside of one NAME. */
 #include "study/internal.h"
 #include <string.h>
 
@@ -51,7 +52,8 @@ static Err *read_changes(const Source *s, const Yaml *y, TaskDraft *t) {
         *c = (Change){y->key[i], list->n, mdr_arena_alloc(s->d->arena, (size_t)(list->n + 1) * sizeof *c->value)};
         for (int32_t k = 0; k < list->n; k++) {
             TaskParams scratch = t->baseline;
-            const char *what = mdr_arena_printf(s->d->arena, "%s: %s", mdr_study_where(s, list->item[k]), t->task->name);
+            const char *what =
+                mdr_arena_printf(s->d->arena, "%s: %s", mdr_study_where(s, list->item[k]), t->task->name);
             MDR_TRY(mdr_study_want(s, list->item[k], MDR_YAML_SCALAR, y->key[i]));
             MDR_TRY(mdr_params_set(t->task->params, &scratch, y->key[i], list->item[k]->text, what));
             c->value[k] = list->item[k]->text;
@@ -80,9 +82,10 @@ static Err *read_task(const Source *s, const Yaml *y, TaskDraft *t) {
     MDR_TRY(mdr_study_want(s, y, MDR_YAML_MAP, t->task->name));
     for (int32_t i = 0; i < y->n; i++)
         if (strcmp(y->key[i], "baseline") && strcmp(y->key[i], "changes") && strcmp(y->key[i], "train"))
-            return MDR_ERR_USER("%s: %s: a task has baseline, changes and train, not `%s`", mdr_study_where(s, y->item[i]), t->task->name,
-                                y->key[i]);
-    const Yaml *baseline = mdr_yaml_get(y, "baseline"), *changes = mdr_yaml_get(y, "changes"), *train = mdr_yaml_get(y, "train");
+            return MDR_ERR_USER("%s: %s: a task has baseline, changes and train, not `%s`",
+                                mdr_study_where(s, y->item[i]), t->task->name, y->key[i]);
+    const Yaml *baseline = mdr_yaml_get(y, "baseline"), *changes = mdr_yaml_get(y, "changes"),
+               *train = mdr_yaml_get(y, "train");
     if (baseline || changes) t->n_change = 0;
     if (baseline && !mdr_study_blank(baseline)) MDR_TRY(read_values(s, baseline, t));
     if (changes && !mdr_study_blank(changes)) MDR_TRY(read_changes(s, changes, t));
