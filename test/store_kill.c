@@ -77,7 +77,8 @@ static void together(void **state) {
         child[w] = fork();
         if (child[w] != 0) continue;
         Store *s;
-        if (mdr_store_open(path, true, &s)) _exit(3);
+        Err *e = mdr_store_open(path, true, &s);
+        if (e) print_error("%s\n", mdr_err_text(e)), _exit(3);
         for (int64_t i = w * EACH / 2; i < w * EACH / 2 + EACH; i++) {
             Made m;
             make_trial(&m, i);

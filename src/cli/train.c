@@ -1,7 +1,9 @@
 /* madras train: one trial, loss and accuracy as it goes. */
 #include "cli/internal.h"
+#include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static const OptionDef options[] = {
     {"task", OPT_TEXT, "TASK", "task to train on (madras list tasks)", 0, 0, false},
@@ -168,6 +170,19 @@ static Err *stopped(Err *e, const Trainer *t, const TrainWatch *watch, int64_t t
                        "command would go on", (long long)mdr_train_steps_done(t), (long long)total);
 }
 
+/* What would fail after an hour is found out before: the folder of a file that is to be written. */
+static Err *can_write(const OptionValue *v)
+{
+    if (!v->given) return NULL;
+    const char *slash = strrchr(v->text, '/');
+    Text dir = {0};
+    if (slash) mdr_text_add(&dir, v->text, slash == v->text ? 1 : (size_t)(slash - v->text));
+    bool ok = access(slash ? mdr_text_str(&dir) : ".", W_OK | X_OK) == 0;
+    int code = errno;
+    mdr_text_free(&dir);
+    return ok ? NULL : MDR_ERR_USER("cannot write %s: %s", v->text, strerror(code));
+}
+
 static Err *run_trial(const Args *a, const TrialSpec *spec)
 {
     const char *trace = mdr_cli_option(a, "trace")->text;
@@ -177,6 +192,8 @@ static Err *run_trial(const Args *a, const TrialSpec *spec)
     Trainer *t = NULL;
     spec->task->levels(&spec->setting, &w.levels);
     Err *e = mdr_train_check(spec);
+    if (!e) e = can_write(mdr_cli_option(a, "checkpoint"));
+    if (!e) e = can_write(mdr_cli_option(a, "trace"));
     if (!e) e = mdr_cli_pool(a, &pool);
     if (!e) e = mdr_train_open(&spec, 1, pool, &t);
     if (!e) e = print_start(&w);
@@ -202,7 +219,8 @@ static Err *run(const Args *a)
     const OptionValue *task = mdr_cli_option(a, "task"), *arch = mdr_cli_option(a, "arch"), *layers = mdr_cli_option(a, "layers");
     if (a->n_word) return MDR_ERR_USER("train takes no operand, got \"%s\"; the architecture goes after --arch", a->word[0]);
     if (!task->given) return MDR_ERR_USER("train wants --task TASK; see madras list tasks");
-    if (arch->given == layers->given) return MDR_ERR_USER("train wants an architecture: --arch '(mh-attention swiglu)*2' or --layers a b c d");
+    if (arch->given && layers->given) return MDR_ERR_USER("--arch and --layers exclude each other");
+    if (!arch->given && !layers->given) return MDR_ERR_USER("train wants an architecture: --arch '(mh-attention swiglu)*2' or --layers a b c d");
     if (mdr_cli_option(a, "every")->given && !mdr_cli_option(a, "checkpoint")->given) return MDR_ERR_USER("--every wants --checkpoint FILE beside it");
     if (strchr(task->text, ',')) return MDR_ERR_USER("train runs one task, got \"%s\"; madras bench runs several", task->text);
     Protocol *p = NULL;

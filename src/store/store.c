@@ -69,12 +69,20 @@ static Err *number(sqlite3 *db, const char *path, const char *sql, int64_t *v) {
     return e;
 }
 
-/* Ours, foreign or empty (fresh). */
+static Err *marks(sqlite3 *db, const char *path, int64_t *application, int64_t *format, int64_t *tables) {
+    MDR_TRY(number(db, path, "PRAGMA application_id", application));
+    MDR_TRY(number(db, path, "PRAGMA user_version", format));
+    return number(db, path, "SELECT count(*) FROM sqlite_master", tables);
+}
+
+/* Ours, foreign or empty (fresh). All marks are of one moment: another process may be making the store just now. */
 static Err *identify(sqlite3 *db, const char *path, bool *fresh) {
     int64_t application = 0, format = 0, tables = 0;
-    MDR_TRY(number(db, path, "PRAGMA application_id", &application));
-    MDR_TRY(number(db, path, "PRAGMA user_version", &format));
-    MDR_TRY(number(db, path, "SELECT count(*) FROM sqlite_master", &tables));
+    bool alone = sqlite3_get_autocommit(db) != 0;
+    if (alone) MDR_TRY(mdr_store_exec(db, path, "BEGIN"));
+    Err *e = marks(db, path, &application, &format, &tables);
+    if (alone) sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+    if (e) return e;
     *fresh = application == 0 && format == 0 && tables == 0;
     struct stat st; /* SQLite takes a file of a few bytes for an empty one               */
     if (*fresh && stat(path, &st) == 0 && st.st_size > 0 && st.st_size < 512)
