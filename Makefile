@@ -192,7 +192,9 @@ install: all
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/madras'
 	install -m 755 $(BIN) '$(DESTDIR)$(PREFIX)/bin/madras'
 	install -m 644 LICENSE $(wildcard README.md) '$(DESTDIR)$(PREFIX)/share/doc/madras'
-	$(if $(wildcard docs/*.1),install -d '$(DESTDIR)$(PREFIX)/share/man/man1' && install -m 644 $(wildcard docs/*.1) '$(DESTDIR)$(PREFIX)/share/man/man1')
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
+	$(BIN) --man > $(BUILD)/madras.1
+	install -m 644 $(BUILD)/madras.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
 clean:
 	rm -rf $(BUILD)
 

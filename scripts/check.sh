@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything: tests with both compilers (warnings are errors), sanitizers, valgrind, replay of the fuzz corpora, lint, rooms.
+# Everything: tests with both compilers (warnings are errors), sanitizers, valgrind, replay of the fuzz corpora, lint, rooms, and
+# what test/slow/product.sh asks of the product.
 #   check.sh BUILD     works in BUILD/check; the last line sums all: "N passed, N failed[, N skipped]"
 # Sanitizer, valgrind and clang runs set MDR_TEST_SMALL=1: tests take small shapes.
 set -u
@@ -57,6 +58,9 @@ valgrind_run() {
         small TESTS='base_% ir_%' run-tests
 }
 step "tests of base and ir, valgrind" valgrind_run
+
+product() { m all && m CC=clang all && sh test/slow/product.sh "$build/madras" "$build/clang/madras" "$build"; }
+step "product: both compilers, valgrind, archive" product
 
 if [ "$skipped" -gt 0 ]; then
     grep -h '# SKIP' "$build"/*.log | sort | uniq -c | sed 's/^/  skipped /'

@@ -415,6 +415,7 @@ int32_t mdr_exec_profile_read(const Exec *e, OpProfile *out, int32_t max)
     for (int32_t i = 0; i < n && i < max; i++) {
         const Instr *in = &e->p->instr[i];
         out[i] = (OpProfile){in->prep_units ? "(prepare)" : in->node->op->name, in->node->where, in->node, 0, 0, 0, in->node->out[0].phase};
+        if (in->prep_units) out[i].phase = in->prep.place == PL_CONST ? PH_CONST : PH_STEP;
         for (int32_t w = 0; w < e->n_worker; w++) {
             out[i].seconds += e->worker[w].profile[i].seconds;
             out[i].calls += e->worker[w].profile[i].calls;

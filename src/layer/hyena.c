@@ -79,7 +79,7 @@ static Value build(LayerContext *c, Value x) {
     Value u = mdr_op_mul(c->b, part[2], part[1]);
     Value skip = mdr_layer_param(c, "bias", mdr_shape1(channels), (Init){INIT_NORMAL, 1.0, 0, NULL});
     Value y = mdr_ir_has(u) ? mdr_op_conv_long(c->b, u, filter(c, channels)) : MDR_ABSENT;
-    y = mdr_op_mul(c->b, mdr_op_add(c->b, y, mdr_op_mul(c->b, u, skip)), part[0]);
+    y = mdr_op_gated_skip(c->b, y, u, skip, part[0]);
     return mdr_layer_linear(c, "out", y, c->dim, true);
 }
 

@@ -122,6 +122,8 @@ enum { MDR_CONV_FFT_FROM = 256 };
 static inline Value mdr_op_conv_long(Builder *b, Value u, Value h) {
     return mdr_ir_type(b, u).shape.d[0] < MDR_CONV_FFT_FROM ? mdr_op_conv_direct(b, u, h) : mdr_op_conv_fft(b, u, h);
 }
+/* y = (c + bias u) x: the skip and gate behind Hyena's convolution. c, u, x [L, C]; bias [C]. */
+MDR_API Value mdr_op_gated_skip(Builder *b, Value c, Value u, Value bias, Value x);
 /* Selective scan (Gu and Dao 2023): h[t] = exp(delta[t] a) h[t-1] + delta[t] B[t] u[t]; y[t] = C[t] . h[t] + d u[t].
  * u, delta [L, C]; a [C, N]; B, C [L, N]; d [C]. delta is positive (softplus is applied before, by the layer). compose: a scan. */
 MDR_API Value mdr_op_selective_scan(Builder *b, Value u, Value delta, Value a, Value bm, Value cm, Value d);

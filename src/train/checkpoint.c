@@ -70,7 +70,7 @@ static Err *read_members(const Trainer *t, Reader *r, Loaded *in)
         if (r->short_read) return NULL;
         memcpy(&in[m], word, 12);
         memcpy(in[m].loss, loss, 24);
-        if (in[m].n_epoch > (uint32_t)1 << 28) { r->short_read = true; return NULL; }
+        if (in[m].n_epoch > (uint32_t)1 << 28 || in[m].status > TRIAL_STOPPED_EARLY || in[m].training > 1) { r->short_read = true; return NULL; }
         in[m].epochs = take(r, in[m].n_epoch * sizeof(EpochScore));
     }
     return NULL;
@@ -98,7 +98,7 @@ static Err *load(Trainer *t, const char *text, size_t n)
     Err *e = read_members(t, &r, in);
     size_t bytes = (size_t)(t->pop->n * t->pop->stride * t->pop->real_size);
     const void *part[3] = {e ? NULL : take(&r, bytes), e ? NULL : take(&r, bytes), e ? NULL : take(&r, bytes)};
-    if (!e && (r.short_read || r.at != r.end)) e = MDR_ERR_USER("its length does not fit its contents");
+    if (!e && (r.short_read || r.at != r.end || step < 0 || step > t->total)) e = MDR_ERR_USER("its contents do not fit together");
     if (!e) {
         memcpy(t->pop->param, part[0], bytes);
         memcpy(t->pop->m, part[1], bytes);
