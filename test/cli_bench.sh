@@ -11,7 +11,9 @@ check "the second time nothing runs" grep -qx 'madras: 4 of 4 trials are in s.db
 check "and the table is the same" cmp first.txt second.txt
 "$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' --json > bench.json 2> /dev/null
 if command -v python3 > /dev/null; then
-    check "--json" python3 -c 'import json; o = json.load(open("bench.json")); assert o["schema"] == "madras.bench/1" and o["protocol"] == "tiny" and len(o["rows"]) == 4
+    check "--json" python3 -c 'import json
+o = json.load(open("bench.json"))
+assert o["schema"] == "madras.bench/1" and o["protocol"] == "tiny" and len(o["rows"]) == 4
 for r in o["rows"]: assert 0 <= r["test_acc_macro"] <= 1 and r["chance_macro"] > 0 and r["ceiling_macro"] == 1'
 else skip "--json: no python3"; fi
 "$MADRAS" $b --layers mamba > layers.txt 2> layers.err

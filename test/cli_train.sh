@@ -10,7 +10,9 @@ golden train
 sed -E 's/"([a-z_]+)":[^"{]*[0-9.]+([,}])/"\1":N\2/g' a.json | mask > train-json.out
 golden train-json
 if command -v python3 > /dev/null; then
-    check "every line is JSON" python3 -c 'import json; e = [json.loads(l)["event"] for l in open("a.json")]; assert e == ["start", "epoch", "epoch", "epoch", "end"], e'
+    check "every line is JSON" python3 -c 'import json
+e = [json.loads(l)["event"] for l in open("a.json")]
+assert e == ["start", "epoch", "epoch", "epoch", "end"], e'
 else skip "JSON: no python3"; fi
 timeless a.json > a
 same() { "$MADRAS" train --json "$@" 2> b.err | sed -E 's/"seconds":[^,}]*//' > b; cmp a b; }
@@ -19,7 +21,11 @@ check "one thread" same $t --threads 1
 check "more threads than processors" same $t --threads 9
 check "--layers" same --task in-context-recall --layers mamba $small
 check "--option=value" same --task=in-context-recall --arch=mamba $small
-printf 'tasks: {in-context-recall: {baseline: {vocab_size: 8, seq_len: 16, num_train_examples: 64, num_test_examples: 32}}}\nmodel: {dim: 16}\ntrain: {epochs: 3, batch_size: 16, lr: 2e-3}\n' > config.yml
+cat > config.yml <<'Y'
+tasks: {in-context-recall: {baseline: {vocab_size: 8, seq_len: 16, num_train_examples: 64, num_test_examples: 32}}}
+model: {dim: 16}
+train: {epochs: 3, batch_size: 16, lr: 2e-3}
+Y
 check "--config says the same as --set" same --task in-context-recall --arch mamba --config config.yml
 printf 'base: madras\n' > p.yml
 cat config.yml >> p.yml
@@ -50,7 +56,9 @@ check "a finished checkpoint gives the result again" cmp straight continued
 
 check "--trace" "$MADRAS" train $t --trace trace.json
 if command -v python3 > /dev/null; then
-    check "the trace is JSON with events" python3 -c 'import json; e = json.load(open("trace.json"))["traceEvents"]; assert e and all(x["ph"] == "X" and x["dur"] >= 0 for x in e)'
+    check "the trace is JSON with events" python3 -c 'import json
+e = json.load(open("trace.json"))["traceEvents"]
+assert e and all(x["ph"] == "X" and x["dur"] >= 0 for x in e)'
 else skip "trace: no python3"; fi
 
 # Data.

@@ -69,7 +69,8 @@ static void near(double got, double want, double tol) {
 static void grid(void **state) {
     (void)state;
     Case c;
-    SettleSpec s = {.protocol = "taste", .tasks = "in-context-recall"};
+    static const char *const set[] = {"vocab_size=8", "seq_len=32"};
+    SettleSpec s = {.protocol = "taste", .tasks = "in-context-recall", .set = set, .n_set = 2};
     Protocol *p;
     must(mdr_study_settle(&s, &p));
     p->n_lr = 3, p->lr[0] = 1e-4, p->lr[1] = 5e-4, p->lr[2] = 1e-3;

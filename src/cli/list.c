@@ -227,7 +227,8 @@ static Err *measure_arch(const char *text, Pool *pool, const Limits *l, Text *ou
         int32_t n = mdr_exec_info(mdr_train_plan(t)).n_instr;
         OpProfile *p = mdr_alloc((size_t)n * sizeof *p);
         mdr_exec_profile_read(mdr_train_exec(t), p, n);
-        mdr_text_printf(out, "\n%s, in-context-recall L %d, batch %d: %.1f ms a step\n", text, s.setting.seq_len, s.train.batch_size, seconds / MEASURED_STEPS * 1e3);
+        mdr_text_printf(out, "\n%s, in-context-recall L %d, batch %d: %.1f ms a step\n", text,
+                        s.setting.seq_len, s.train.batch_size, seconds / MEASURED_STEPS * 1e3);
         mdr_report_ops(p, n, seconds, MEASURED_STEPS, mdr_pool_size(pool), l, out);
         mdr_free(p);
     }
@@ -260,7 +261,8 @@ static Err *show_protocol(const char *name, Text *out)
     }
     names[n] = NULL;
     const char *near = mdr_text_nearest(name, names);
-    return near ? MDR_ERR_USER("there is no protocol \"%s\"; did you mean %s?", name, near) : MDR_ERR_USER("there is no protocol \"%s\"; see madras list protocols", name);
+    return near ? MDR_ERR_USER("there is no protocol \"%s\"; did you mean %s?", name, near)
+                : MDR_ERR_USER("there is no protocol \"%s\"; see madras list protocols", name);
 }
 
 static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {

@@ -154,7 +154,8 @@ static Err *write_trace(Trainer *t, const char *path)
     for (int64_t i = 0; i < n; i++) {
         mdr_text_printf(&out, "%s{\"name\":\"%s", i ? ",\n" : "", ev[i].phase);
         if (ev[i].lane >= 0) mdr_text_printf(&out, " %d", ev[i].lane);
-        mdr_text_printf(&out, "\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", ev[i].worker, ev[i].begin * 1e6, (ev[i].end - ev[i].begin) * 1e6);
+        mdr_text_printf(&out, "\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", ev[i].worker,
+                        ev[i].begin * 1e6, (ev[i].end - ev[i].begin) * 1e6);
     }
     mdr_text_printf(&out, "\n]}\n");
     Err *e = mdr_file_write_atomic(path, out.s, out.n);

@@ -229,8 +229,14 @@ static void append_epoch(Trainer *t, int32_t m, const SplitScore *valid, const S
     TrialResult *r = &x->result;
     int64_t in_epoch = (t->step - 1) % t->epoch_steps + 1;
     r->epoch = mdr_realloc(r->epoch, (size_t)(r->n_epoch + 1) * sizeof *r->epoch);
-    r->epoch[r->n_epoch++] = (EpochScore){(int32_t)((t->step - 1) / t->epoch_steps + 1), t->step, x->epoch_loss / (double)in_epoch,
-                                          seconds(t), *valid, *test};
+    EpochScore *s = &r->epoch[r->n_epoch++];
+    memset(s, 0, sizeof *s);                          /* its padding goes into checkpoints                                  */
+    s->epoch = (int32_t)((t->step - 1) / t->epoch_steps + 1);
+    s->step = t->step;
+    s->train_loss = x->epoch_loss / (double)in_epoch;
+    s->seconds = seconds(t);
+    s->valid = *valid;
+    s->test = *test;
     int stop = x->spec->train.early_stop;
     double acc = stop == STOP_TEST ? test->acc_macro : valid->acc_macro;
     if (!isfinite(valid->loss) || !isfinite(test->loss)) retire(t, m, TRIAL_DIVERGED);

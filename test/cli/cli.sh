@@ -24,10 +24,14 @@ golden() {                                           # golden NAME: file NAME.ou
     if diff "$cli/$1.txt" "$1.out" > diff.log 2>&1; then ok "$1"; else no "$1" diff.log; fi
 }
 # Numbers with a point, keys and instruction classes are masked: they differ between machines or from run to run.
-mask() { sed -E 's/-?[0-9]+\.[0-9]+(e[-+][0-9]+)?/N/g; s/[0-9a-f]{64}/KEY/g; s/[0-9a-f]{16}/KEY/g; s/[0-9a-f]{12} /KEY /g; s/(avx2-fma|plain) float32/CLASS float32/; s/"class":"[^"]*"/"class":"CLASS"/; s/  +/  /g; s/ +$//'; }
+mask() {
+    sed -E 's/-?[0-9]+\.[0-9]+(e[-+][0-9]+)?/N/g; s/[0-9a-f]{64}/KEY/g; s/[0-9a-f]{16}/KEY/g; s/[0-9a-f]{12} /KEY /g
+        s/(avx2-fma|plain) float32/CLASS float32/; s/"class":"[^"]*"/"class":"CLASS"/; s/  +/  /g; s/ +$//'
+}
 field() { sed -n "s/.*\"$2\":\([^,}]*\).*/\1/p" "$1" | tail -1; }       # field FILE NAME: the last value of NAME in JSON lines
 timeless() { sed -E 's/"seconds":[^,}]*//' "$1"; }
-small="--set vocab_size=8 --set seq_len=16 --set dim=16 --set num_train_examples=64 --set num_test_examples=32 --set epochs=3 --set batch_size=16 --set lr=0.002"
+small="--set vocab_size=8 --set seq_len=16 --set dim=16 --set num_train_examples=64 --set num_test_examples=32"
+small="$small --set epochs=3 --set batch_size=16 --set lr=0.002"
 cat > tiny.yml <<'Y'
 base: taste
 help: two tasks, a few steps
