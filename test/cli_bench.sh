@@ -68,7 +68,8 @@ if command -v python3 > /dev/null; then
     rm -f int.db
     python3 - > int.txt 2>&1 <<'P'
 import os, signal, subprocess, time
-p = subprocess.Popen([os.environ["MADRAS"]] + "bench --protocol tiny.yml --store int.db --set steps=150000 --tasks compression mamba".split(), stderr=subprocess.PIPE)
+words = "bench --protocol tiny.yml --store int.db --set steps=150000 --tasks compression mamba".split()
+p = subprocess.Popen([os.environ["MADRAS"]] + words, stderr=subprocess.PIPE)
 time.sleep(1)
 p.send_signal(signal.SIGINT)
 _, err = p.communicate(timeout=60)

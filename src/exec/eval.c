@@ -39,9 +39,9 @@ static Err *eval(const Graph *g, const EvalSpec *spec, const Plan *p, Pool *pool
 {
     Population *pop = NULL;
     Exec *e = NULL;
-    int32_t node[64], n_in = mdr_ir_inputs(g, node, 64);
-    StepInput input[64] = {{0}};
-    if (n_in > 64) return MDR_ERR_MACHINE("too many inputs: %d", n_in);
+    int32_t node[MAX_INPUTS], n_in = mdr_ir_inputs(g, node, MAX_INPUTS);
+    StepInput input[MAX_INPUTS] = {{0}};
+    if (n_in > MAX_INPUTS) return MDR_ERR_MACHINE("too many inputs: %d", n_in);
     MDR_TRY(mdr_exec_population_new(p, spec->n_member, &pop));
     const double *w = spec->param;
     for (int32_t m = 0; m < spec->n_member; m++)

@@ -58,7 +58,7 @@ typedef struct Population {
     int32_t real_size;                    /* 4 or 8                                                                      */
     void *param, *m, *v;
     Hyper *hyper;                         /* [n]; data, not arguments: may change from step to step                      */
-    bool *alive;                          /* [n]; a dead member is neither computed nor updated                          */
+    bool *alive;                          /* [n]; a dead member is not updated (and on CPU devices not computed)         */
 } Population;
 MDR_API Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out);
 MDR_API void mdr_exec_population_free(Population *pop);
@@ -67,7 +67,7 @@ typedef struct Exec Exec;
 MDR_API Err *mdr_exec_open(const Plan *p, Pool *pool, int32_t n_member, Exec **out);
 MDR_API void mdr_exec_close(Exec *e);
 typedef struct StepInput { const void *data; int64_t member; } StepInput;   /* SEQ: [member?][n_seq][..]; member: stride in elements, 0 = shared */
-typedef struct StepOut { double grad_norm; bool finite; } StepOut;          /* norm: 0 unless some member clips or watches it */
+typedef struct StepOut { double grad_norm; bool finite; } StepOut;          /* norm: 0 unless the member clips    */
 /* One step on n_seq <= batch sequences. update false: only outputs (evaluation plans, or gradients without an update). */
 MDR_API Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int32_t n_seq, bool update);
 /* Output i of member m after the last step: DT_SUM: double; DT_REAL: the device's real. SEQ outputs only on `whole` devices. */

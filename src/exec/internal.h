@@ -4,6 +4,7 @@
 #define MDR_EXEC_INTERNAL_H
 #include "exec/exec.h"
 
+enum { MAX_INPUTS = 64 };                 /* of a graph                                                                  */
 typedef enum Place { PL_NONE, PL_INPUT, PL_PARAM, PL_CONST, PL_STEP, PL_SLICE, PL_LANE, PL_POST, PL_COUNT } Place;
 typedef struct Slot {
     Place place;

@@ -9,7 +9,7 @@ typedef struct Val {
     int32_t root;                 /* value number whose storage this is part of; itself: owns storage                    */
     int64_t shift;                /* bytes from the root's first byte                                                     */
     int64_t ld;
-    int32_t first, last;          /* of a root: node that writes first, node that reads last                              */
+    int32_t last;                 /* of a root: the node that reads or writes it last                                     */
     int64_t accum;                /* >= 0: added into the lane at this byte; else -1                                      */
     bool pinned;
     Slot slot;
@@ -160,7 +160,6 @@ static void lifetimes(Layout *l)
         if (!l->live[i]) continue;
         for (int k = 0; k < n->n_out; k++) {
             Val *r = &l->val[l->val[vid((Value){i, k})].root];
-            if (r->first < 0) r->first = i;
             if (r->last < i) r->last = i;
             if (l->val[vid((Value){i, k})].pinned) r->last = INT32_MAX;
         }
@@ -194,12 +193,24 @@ static void block_free(Layout *l, int32_t node)
     l->n_block = k;
 }
 
+/* No other input of n is a different view of input k's storage: writing over k would change what that one still has to read. */
+static bool sole_view(const Layout *l, const Node *n, int k)
+{
+    const Val *x = &l->val[vid(n->in[k])];
+    for (int j = 0; j < n->n_in; j++) {
+        if (j == k || n->in[j].node < 0) continue;
+        const Val *y = &l->val[vid(n->in[j])];
+        if (y->root == x->root && (y->shift != x->shift || !mdr_shape_equal(n->in_type[j].shape, n->in_type[k].shape))) return false;
+    }
+    return true;
+}
+
 /* May output 0 of node i take over the storage of one of its inputs? Then that input's root. */
 static int32_t inplace_root(const Layout *l, int32_t i)
 {
     const Node *n = &l->g->node[i];
     for (int k = 0; k < n->n_in; k++) {
-        if (!((n->op->inplace >> k) & 1u) || n->in[k].node < 0) continue;
+        if (!((n->op->inplace >> k) & 1u) || n->in[k].node < 0 || !sole_view(l, n, k)) continue;
         const Val *x = &l->val[vid(n->in[k])], *r = &l->val[x->root];
         if (x->root == vid(n->in[k]) && r->slot.place == PL_SLICE && r->last == i && !r->pinned &&
             mdr_shape_equal(n->in_type[k].shape, n->out[0].shape) && n->in_type[k].dtype == n->out[0].dtype)
@@ -424,7 +435,7 @@ Err *mdr_exec_layout(Plan *p)
             Val *x = &l.val[vid((Value){i, k})];
             x->root = vid((Value){i, k});
             x->ld = mdr_cols(p->graph->node[i].out[k].shape);
-            x->first = x->last = -1;
+            x->last = -1;
             x->accum = -1;
         }
     mark_live(&l);

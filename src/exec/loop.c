@@ -266,6 +266,15 @@ static void step_backward(Scan *z, const Call *c, int32_t t, int32_t in_chunk)
     for (int32_t k = 0; k < a->n_carry; k++) { Piece p = z->dcarry[k]; z->dcarry[k] = z->dnext[k]; z->dnext[k] = p; }
 }
 
+/* A sum over the slice that nobody accumulates stands at its first sequence; the others' share of it is zero. */
+static void zero_other_sequences(const Arg *out, const Piece *p, Extent e, int64_t cols)
+{
+    for (int32_t m = 0; m < e.n_member; m++)
+        for (int32_t s = 1; s < e.n_seq && out->seq; s++)
+            for (int64_t r = 0; r < p->n / cols; r++)
+                memset((char *)out->data + (m * out->member + s * out->seq + r * out->ld) * p->size, 0, (size_t)(cols * p->size));
+}
+
 /* After the last step: accumulators shared by the sequences lie in the gradient body's lane; fold, POST, read. */
 static void finish_grad(Scan *z, const Call *c)
 {
@@ -285,6 +294,7 @@ static void finish_grad(Scan *z, const Call *c)
         if (!z->dx[k].seq) body_read(&z->bwd, k, &z->dx[k], GATHER, z->xcols[k]);
         Move how = (c->add >> k) & 1u ? ACCUMULATE : SCATTER;
         move_rows(how, out, &z->dx[k], z->e, 0, z->dx[k].n / z->xcols[k], z->xcols[k]);
+        if (how == SCATTER && !z->dx[k].seq) zero_other_sequences(out, &z->dx[k], z->e, z->xcols[k]);
     }
 }
 

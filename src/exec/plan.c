@@ -65,6 +65,7 @@ Err *mdr_exec_plan(const Graph *g, const PlanSpec *spec, Plan **out)
     if (spec->first_grad >= 0 && spec->first_grad + mdr_ir_params(g, NULL, 0) > g->n_output)
         return MDR_ERR_MACHINE("the graph has %d outputs, too few for its gradients", g->n_output);
     if (spec->update && !mdr_op_update(spec->update)) return MDR_ERR_USER("unknown optimizer \"%s\"", spec->update);
+    if (mdr_ir_inputs(g, NULL, 0) > MAX_INPUTS) return MDR_ERR_MACHINE("the graph has over %d inputs", MAX_INPUTS);
     MDR_TRY(mdr_ir_verify(g));
     return plan(g, spec, spec->device->whole, out);
 }

@@ -62,9 +62,9 @@ static Frame frame(const Exec *e, int worker)
 /* Inputs as one member sees them: on CPU devices the member stride is applied here. */
 static void member_inputs(const Exec *e, StepInput *own)
 {
-    int32_t n = mdr_ir_inputs(e->p->graph, NULL, 0), node[64];
-    mdr_ir_inputs(e->p->graph, node, 64);
-    for (int32_t i = 0; i < n && i < 64; i++) {
+    int32_t n = mdr_ir_inputs(e->p->graph, NULL, 0), node[MAX_INPUTS];
+    mdr_ir_inputs(e->p->graph, node, MAX_INPUTS);
+    for (int32_t i = 0; i < n; i++) {
         int32_t size = mdr_exec_size(e->p, e->p->graph->node[node[i]].out[0].dtype);
         own[i] = (StepInput){(const char *)e->input[i].data + (int64_t)e->member * e->input[i].member * size, 0};
     }
@@ -75,7 +75,7 @@ static void units_job(void *ctx, int worker)
     Exec *e = ctx;
     double begin = mdr_clock();
     Frame f = frame(e, worker);
-    StepInput own[64];
+    StepInput own[MAX_INPUTS];
     if (!e->p->whole) { member_inputs(e, own); f.input = own; }
     Extent one = f.extent;
     one.n_seq = 1;
@@ -90,7 +90,7 @@ static void wide_phase(Exec *e, Phase phase)
     const Plan *p = e->p;
     double begin = mdr_clock();
     bool waiting = false;
-    StepInput own[64];
+    StepInput own[MAX_INPUTS];
     for (int32_t i = p->begin[phase]; i < p->begin[phase + 1]; i++) {
         e->instr = &p->instr[i];
         if (!p->whole && e->n_worker > 1 && mdr_exec_units(e->instr, (Extent){1, 1}) > 1) {
@@ -112,7 +112,7 @@ static void lanes_job(void *ctx, int worker)
 {
     Exec *e = ctx;
     const Plan *p = e->p;
-    StepInput own[64];
+    StepInput own[MAX_INPUTS];
     member_inputs(e, own);
     for (;;) {
         int32_t k = atomic_fetch_add(&e->next, 1);

@@ -101,6 +101,16 @@ static Err *check_inputs(const Builder *b, const Node *n)
     return NULL;
 }
 
+/* Shapes are int32_t and so are products of a few of their dimensions, here and in kernels. */
+static Err *check_sizes(const Node *n)
+{
+    char p[64];
+    for (int k = 0; k < n->n_out; k++)
+        if (mdr_numel(n->out[k].shape) > INT32_MAX || mdr_numel(n->out[k].shape) < 1)
+            return mdr_ir_shape_error(n, "output %d is %s: a value of one sequence holds 1 to %d numbers", k, mdr_shape_text(n->out[k].shape, p), INT32_MAX);
+    return NULL;
+}
+
 Value mdr_ir_node_bodies(Builder *b, const OpDef *op, const void *attr, int n_in, const Value *in, const Graph *body,
                          const Graph *body_grad)
 {
@@ -118,6 +128,7 @@ Value mdr_ir_node_bodies(Builder *b, const OpDef *op, const void *attr, int n_in
         if (op->attr_size) n->attr = mdr_arena_copy(b->arena, attr, op->attr_size);
         e = check_inputs(b, n);
         if (!e) e = op->shape(n);
+        if (!e) e = check_sizes(n);
         if (!e) e = mdr_ir_derive(n);
     }
     if (e) mdr_ir_fail(b, e);

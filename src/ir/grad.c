@@ -41,7 +41,7 @@ static Value total(Tape *t, Value v)
     int32_t n = 0, n_batch = 0, n_plain = 0;
     for (int32_t i = *slot(t, v); i; i = t->contrib[i - 1].next) n++;
     if (n == 0) return MDR_ABSENT;
-    Value *all = mdr_alloc((size_t)n * 3 * sizeof *all), *batch = all + n, *plain = batch + n;
+    Value *all = mdr_alloc((size_t)(n * 3 + 1) * sizeof *all), *batch = all + n, *plain = batch + n;
     int32_t k = n;
     for (int32_t i = *slot(t, v); i; i = t->contrib[i - 1].next) all[--k] = t->contrib[i - 1].v;
     bool v_seq = mdr_ir_type(t->b, v).axes & MDR_AXIS_SEQ;
@@ -51,8 +51,8 @@ static Value total(Tape *t, Value v)
     }
     Value r;
     if (n_batch > 0) {
-        if (n_batch > MDR_MAX_IN) { batch[0] = add_all(t->b, n_batch, batch); n_batch = 1; }
-        plain[n_plain++] = mdr_ir_sum_batch(t->b, n_batch, batch);
+        for (int32_t i = 0; i < n_batch; i += MDR_MAX_IN)
+            plain[n_plain++] = mdr_ir_sum_batch(t->b, n_batch - i < MDR_MAX_IN ? n_batch - i : MDR_MAX_IN, batch + i);
     }
     r = n_plain == 1 ? plain[0] : add_all(t->b, n_plain, plain);
     mdr_free(all);

@@ -174,7 +174,7 @@ MDR_API Err *mdr_ir_verify(const Graph *g);
 
 /* ---- graph to graph ---------------------------------------------------------------------------------------------- */
 /* Copies g's nodes onto b; ops for which has() is false are replaced by their composition (recursively). map[node]: the
- * value of output 0 in b; use mdr_ir_copy_value for others. An op that is neither had nor composed is an error. */
+ * value of output 0 in b; read it with mdr_ir_copied. An op that is neither had nor composed is an error. */
 typedef struct CopyMap { Value (*out)[MDR_MAX_OUT]; } CopyMap;
 typedef bool HasOp(const OpDef *op, void *ctx);
 MDR_API void mdr_ir_copy(Builder *b, const Graph *g, HasOp *has, void *ctx, CopyMap *map);

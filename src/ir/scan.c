@@ -39,7 +39,7 @@ static Err *shape_scan(Node *n)
         if (!mdr_shape_equal(given, in->shape)) return body_mismatch(n, "input", i, given, in->shape);
         if ((n->in_type[i].axes & ~in->axes) || (i < a->n_carry + a->n_xs && !(in->axes & MDR_AXIS_SEQ)))
             return mdr_ir_shape_error(n, "input %d varies over axes that the body's input does not have", i);
-        if (in->dtype != DT_REAL && n->in_type[i].dtype != in->dtype) return mdr_ir_shape_error(n, "input %d has another type", i);
+        if (in->dtype != DT_REAL || n->in_type[i].dtype != DT_REAL) return mdr_ir_shape_error(n, "input %d is not of real numbers", i);
     }
     int32_t n_chunk = (a->length + a->chunk - 1) / a->chunk;
     n->n_out = a->n_carry * 2 + a->n_ys;
@@ -130,7 +130,7 @@ static Err *shape_scan_grad(Node *n)
     return NULL;
 }
 
-/* Three forwards of arithmetic lie in recomputation and the two gradients; forward counts one. */
+/* The body's, over all steps; its gradient counts twice that, as everywhere (recomputation is not counted). */
 static Cost cost_scan(const Node *n)
 {
     const ScanAttr *a = n->attr;

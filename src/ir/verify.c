@@ -37,8 +37,9 @@ static Err *verify_node(const Graph *g, int32_t i)
         Value v = n->in[k];
         if (v.node < 0) continue;
         if (v.node >= i) return mdr_ir_shape_error(n, "node %d reads node %d, which comes later", i, v.node);
+        if (v.out < 0 || v.out >= g->node[v.node].n_out) return mdr_ir_shape_error(n, "node %d: input %d names an output that does not exist", i, k);
         const Type *t = &g->node[v.node].out[v.out], *u = &n->in_type[k];
-        if (v.out >= g->node[v.node].n_out || !mdr_shape_equal(t->shape, u->shape) || t->dtype != u->dtype ||
+        if (!mdr_shape_equal(t->shape, u->shape) || t->dtype != u->dtype ||
             t->axes != u->axes || t->phase != u->phase)
             return mdr_ir_shape_error(n, "node %d: the type of input %d has changed", i, k);
     }
@@ -59,7 +60,8 @@ Err *mdr_ir_verify(const Graph *g)
 {
     for (int32_t i = 0; i < g->n_node; i++) MDR_TRY(verify_node(g, i));
     for (int32_t i = 0; i < g->n_output; i++)
-        if (g->output[i].node >= g->n_node) return MDR_ERR_MACHINE("output %d of the graph does not exist", i);
+        if (g->output[i].node >= g->n_node || (g->output[i].node >= 0 && (g->output[i].out < 0 || g->output[i].out >= g->node[g->output[i].node].n_out)))
+            return MDR_ERR_MACHINE("output %d of the graph does not exist", i);
     return NULL;
 }
 

@@ -151,5 +151,5 @@ Err *mdr_train_run(Trainer *t, const TrainWatch *w)
         if (w->checkpoint && w->every && t->step % w->every == 0) MDR_TRY(mdr_train_save(t, w->checkpoint));
         if (w->step && !w->step(w->ctx, t) && !mdr_train_finished(t)) return stop(t, w);
     }
-    return NULL;
+    return w->checkpoint ? mdr_train_save(t, w->checkpoint) : NULL;        /* finished, whatever --every said               */
 }
