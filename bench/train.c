@@ -96,11 +96,15 @@ static Err *one(const char *text, int32_t length, Pool *pool)
     getrusage(RUSAGE_SELF, &u);
     printf("; peak resident %.0f MiB\n", (double)u.ru_maxrss / 1024);
     OpProfile *p = calloc((size_t)info.n_instr, sizeof *p);
+    OpTime *row = calloc((size_t)info.n_instr, sizeof *row);
+    Limits limits;
+    MDR_TRY(mdr_report_limits(&limits));
     mdr_exec_profile_read(mdr_train_exec(t), p, info.n_instr);
     Text table = {0};
-    mdr_report_ops(p, info.n_instr, total, STEPS, mdr_pool_size(pool), NULL, &table);
+    mdr_report_ops(row, mdr_report_op_times(p, info.n_instr, total, mdr_pool_size(pool), &limits, row), STEPS, &table);
     printf("%s", mdr_text_str(&table));
     mdr_text_free(&table);
+    free(row);
     free(p);
     mdr_train_close(t);
     mdr_model_archs_free(&archs);

@@ -4,7 +4,7 @@
 
 static const OptionDef options[] = {
     {"show", OPT_TEXT, "NAME", "protocols: print that protocol's file", 0, 0, false},
-    {"measure", OPT_FLAG, NULL, "ops: time each inside real training steps", 0, 0, false},
+    {"measure", OPT_FLAG, NULL, "ops: time each in training steps, beside its bound", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
     {0}};
@@ -139,118 +139,6 @@ static void protocols(Text *t, json_t *rows)
     }
 }
 
-/* ---- ops --measure: three architectures in training, each op beside what the machine allows ---- */
-enum { MEASURED_STEPS = 3 };
-
-static double memory_rate(void)
-{
-    size_t n = (size_t)64 << 20;
-    char *a = mdr_alloc(n), *b = mdr_alloc(n);
-    double best = 0;
-    for (int i = 0; i < 4; i++) {
-        double t = mdr_clock();
-        memcpy(i & 1 ? a : b, i & 1 ? b : a, n);
-        t = 2.0 * (double)n / (mdr_clock() - t);
-        if (t > best) best = t;
-    }
-    mdr_free(a);
-    mdr_free(b);
-    return best;
-}
-
-/* One worker's limits: the best this run's own kernels reach on a product that fits the cache and on exponentials. */
-static Err *limits(Limits *l)
-{
-    static const struct { int32_t rows, cols; bool product; } probe[2] = {{384, 128, true}, {256, 64, false}};
-    l->bytes = memory_rate();
-    for (int i = 0; i < 2; i++) {
-        Builder *b = mdr_ir_builder();
-        Value x = mdr_ir_input(b, "x", mdr_shape2(probe[i].rows, probe[i].cols), DT_REAL, MDR_AXIS_SEQ), y = x;
-        Value w = mdr_ir_param(b, "w", mdr_shape2(128, 128), (Init){0});
-        for (int k = 0; k < 16; k++) y = probe[i].product ? mdr_op_matmul(b, y, w, MDR_ABSENT) : mdr_op_unary(b, UN_EXP, 0, y);
-        Value s = mdr_ir_sum_rows(b, y);
-        mdr_ir_output(b, mdr_ir_sum_batch(b, 1, &s));
-        Graph *g = NULL;
-        Plan *p = NULL;
-        Pool *pool = NULL;
-        Exec *e = NULL;
-        Population *pop = NULL;
-        float *data = mdr_alloc((size_t)(probe[i].rows * probe[i].cols) * sizeof *data);
-        StepInput in = {data, 0};
-        PlanSpec ps = {.device = &mdr_exec_cpu, .batch = 1, .first_grad = -1};
-        Err *err = mdr_ir_finish(b, &g);
-        if (!err) err = mdr_exec_plan(g, &ps, &p);
-        if (!err) err = mdr_pool_open(1, &pool);
-        if (!err) err = mdr_exec_open(p, pool, 1, &e);
-        if (!err) err = mdr_exec_population_new(p, 1, &pop);
-        double best = 1e30;
-        for (int k = 0; !err && k < 60; k++) {
-            double t = mdr_clock();
-            err = mdr_exec_step(e, pop, &in, 1, false);
-            t = mdr_clock() - t;
-            if (t < best) best = t;
-        }
-        double work = 16.0 * probe[i].rows * probe[i].cols;
-        if (probe[i].product) l->flops = work * 2 * 128 / best;
-        else l->exps = work / best;
-        mdr_exec_population_free(pop);
-        mdr_exec_close(e);
-        mdr_pool_close(pool);
-        mdr_exec_plan_free(p);
-        mdr_ir_graph_free(g);
-        mdr_free(data);
-        MDR_TRY(err);
-    }
-    return NULL;
-}
-
-static Err *measure_arch(const char *text, Pool *pool, const Limits *l, Text *out)
-{
-    ArchList archs = {0};
-    TrialSpec s = {.task = mdr_task_find("in-context-recall"), .seed = 1};
-    const TrialSpec *spec = &s;
-    Trainer *t = NULL;
-    Err *e = mdr_model_parse(text, 0, NULL, &archs);
-    if (e) return e;
-    s.arch = archs.arch[0];
-    mdr_task_defaults(s.task, &s.setting);
-    mdr_params_default(mdr_model_params, &s.model);
-    mdr_params_default(mdr_train_params, &s.train);
-    s.model.backbone = BACKBONE_LM;
-    e = mdr_train_open(&spec, 1, pool, &t);
-    if (!e) e = mdr_train_step(t);
-    double begin = mdr_clock();
-    if (!e) mdr_exec_profile(mdr_train_exec(t), true);
-    for (int i = 0; !e && i < MEASURED_STEPS; i++) e = mdr_train_step(t);
-    if (!e) {
-        double seconds = mdr_clock() - begin;
-        int32_t n = mdr_exec_info(mdr_train_plan(t)).n_instr;
-        OpProfile *p = mdr_alloc((size_t)n * sizeof *p);
-        mdr_exec_profile_read(mdr_train_exec(t), p, n);
-        mdr_text_printf(out, "\n%s, in-context-recall L %d, batch %d: %.1f ms a step\n", text,
-                        s.setting.seq_len, s.train.batch_size, seconds / MEASURED_STEPS * 1e3);
-        mdr_report_ops(p, n, seconds, MEASURED_STEPS, mdr_pool_size(pool), l, out);
-        mdr_free(p);
-    }
-    mdr_train_close(t);
-    mdr_model_archs_free(&archs);
-    return e;
-}
-
-static Err *measure(const Args *a, Text *out)
-{
-    static const char *const arch[] = {"(mh-attention swiglu)*2", "(hyena swiglu)*2", "(mamba swiglu)*2"};
-    Pool *pool = NULL;
-    Limits l;
-    Err *e = limits(&l);
-    if (!e) e = mdr_cli_pool(a, &pool);
-    if (!e) mdr_text_printf(out, "one worker (%s): products %.1f GFLOP/s, memory %.1f GB/s, exponentials %.2f G/s\n", mdr_cpu_class(), l.flops / 1e9,
-                            l.bytes / 1e9, l.exps / 1e9);
-    for (int i = 0; !e && i < MDR_COUNT(arch); i++) e = measure_arch(arch[i], pool, &l, out);
-    mdr_pool_close(pool);
-    return e;
-}
-
 static Err *show_protocol(const char *name, Text *out)
 {
     const char *names[64];
@@ -289,11 +177,11 @@ static Err *run(const Args *a)
     if (show->given && kinds[k].list != protocols) return MDR_ERR_USER("--show goes with list protocols");
     if (measured && kinds[k].list != ops) return MDR_ERR_USER("--measure goes with list ops");
     if (mdr_cli_option(a, "threads")->given && !measured) return MDR_ERR_USER("--threads goes with --measure");
-    if (json && (show->given || measured)) return MDR_ERR_USER("--json does not go with --show or --measure");
+    if (json && show->given) return MDR_ERR_USER("--json does not go with --show");
     Text t = {0};
     Err *e = NULL;
     if (show->given) e = show_protocol(show->text, &t);
-    else if (measured) e = measure(a, &t);
+    else if (measured) e = mdr_cli_measure(a, json, &t);
     else if (json) {
         json_t *o = json_object(), *rows = json_array();
         json_object_set_new(o, "schema", json_string("madras.list/1"));

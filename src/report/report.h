@@ -11,9 +11,14 @@ MDR_API void mdr_report_bench_json(const Protocol *p, const ArchScore *score, in
 /* A plain table: first row is the header; right-aligned where every cell of a column is a number. cells[rows][cols]. */
 MDR_API void mdr_report_table(const char *const *cells, int32_t rows, int32_t cols, const ReportStyle *style, Text *out);
 
-/* What one worker of this machine can do at most: FLOP/s, bytes/s, exponentials/s. */
+/* What one worker of this machine can do at most, measured by its own kernels: FLOP/s (a product that fits the cache), bytes/s
+ * (copying within the L2 cache, where a slice's values mostly are), exponentials/s. Takes about half a second. */
 typedef struct Limits { double flops, bytes, exps; } Limits;
-/* Where a run's time went: one row an op and phase, worst first. seconds: wall clock of the profiled steps; limits NULL: without
- * the column "share of its bound" (the largest of FLOPs, bytes and exponentials at the machine's limits over the time). */
-MDR_API void mdr_report_ops(const OpProfile *p, int32_t n, double seconds, int32_t steps, int32_t workers, const Limits *limits, Text *out);
+MDR_API Err *mdr_report_limits(Limits *l);
+/* Where a run's time went: one row an op and phase, worst first. bound: the time its FLOPs and exponentials, or its bytes, would
+ * take at the limits, over the time it took; 0 where nothing is counted. */
+typedef struct OpTime { const char *op, *phase; double seconds, share, flops, bytes, bound; } OpTime;     /* flops, bytes: a second  */
+/* n rows of a profile -> at most n rows; seconds: wall clock of the profiled steps. Returns their number. */
+MDR_API int32_t mdr_report_op_times(const OpProfile *p, int32_t n, double seconds, int32_t workers, const Limits *limits, OpTime *row);
+MDR_API void mdr_report_ops(const OpTime *row, int32_t n, int32_t steps, Text *out);        /* as a table                    */
 #endif
