@@ -4,8 +4,11 @@
 #   BUILD=dir       where everything is written (no spaces); the source tree may be read-only
 #   TESTS='base_% ir_%' only these tests;  ROOMS="base ir" only these rooms;  WERROR=1 warnings are errors
 #   V=1 commands are shown;  DEPS=no nothing is installed
-ifeq ($(filter oneshell,$(.FEATURES)),)
-$(error GNU make 3.82 or newer is needed)
+ifeq ($(shell uname -s),Darwin)
+$(error macOS is not supported yet: build madras on a Linux machine, or here in a Linux container or virtual machine)
+endif
+ifneq ($(filter 1.% 2.% 3.% 4.0 4.0.% 4.1 4.1.%,$(or $(MAKE_VERSION),1.0)),)
+$(error GNU make 4.2 or newer is needed, this is $(MAKE_VERSION))
 endif
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
@@ -42,9 +45,10 @@ LIB := $(OUT)/libmadras.a
 san_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 san_undefined := -fsanitize=undefined -fno-sanitize-recover=all
 san_thread := -fsanitize=thread
+san_fuzzer := $(san_address) -fsanitize=fuzzer-no-link
 ifneq ($(SAN),)
 ifeq ($(san_$(SAN)),)
-$(error SAN must be address, undefined or thread, got "$(SAN)")
+$(error SAN must be address, undefined, thread or (clang, made by `make fuzz`) fuzzer, got "$(SAN)")
 endif
 endif
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werror)
@@ -73,6 +77,9 @@ obj := $(src_one:%.c=$(O)/%.o) $(src_ref:%.c=$(O)/%.f32.o) $(src_ref:%.c=$(O)/%.
        $(if $(X86),$(src_cpu:%.c=$(O)/%.o)) $(gen:$(GEN)/%.c=$(O)/gen/%.o)
 main := $(if $(filter src/cli/main.c,$(src)),$(O)/src/cli/main.o)
 TESTS ?= %
+TARGET ?= arch
+SECONDS ?= 60
+fuzz_cc := $(if $(findstring clang,$(notdir $(CC))),$(CC),clang)
 tests := $(addprefix $(O)/test/,$(filter $(TESTS),$(basename $(notdir $(sort $(wildcard test/*.c))))))
 scripts := $(if $(main),$(addprefix test/,$(filter $(TESTS:%=%.sh),$(notdir $(sort $(wildcard test/*.sh))))))
 fuzz := $(patsubst test/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard test/fuzz/*.c)))
@@ -88,6 +95,9 @@ $(call keep,$(O)/flags,$(flags))
 $(call keep,$(O)/members,$(members))
 endif
 
+# `make test` alone builds on every CPU; where make was given -j, that counts. -O: a warning stays beside its file.
+jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2)) -O
+
 ifdef V
 Q :=
 say = @:
@@ -96,7 +106,7 @@ Q := @
 say = @echo '  $(1)  $(2)'
 endif
 
-.PHONY: all help lib tests fuzz-programs bench-programs test run-tests run-fuzz check lint rooms deps deps-all demo figures install clean
+.PHONY: all help lib tests fuzz-programs bench-programs test run-tests run-fuzz fuzz fuzz-target check lint rooms deps deps-all demo figures install clean
 all: $(if $(main),$(BIN),$(LIB))
 lib: $(LIB)
 tests: $(tests)
@@ -104,12 +114,18 @@ fuzz-programs: $(fuzz)
 bench-programs: $(bench)
 
 help:
-	@echo 'make            build $(BUILD)/madras              make demo     a first ranking of three architectures'
-	@echo 'make test       tests (<= 5 min)                make check    everything (<= 30 min)'
-	@echo 'make lint       rules of the house              make rooms    each room linked against those above it'
-	@echo 'make deps       install what is missing         make deps-all ... also for check and figures'
-	@echo 'make figures    run the programs of bench/      make install  PREFIX=$(PREFIX) DESTDIR='
-	@echo 'make clean      remove $(BUILD)                    options: CC= SAN= BUILD= ROOMS= WERROR=1 V=1 DEPS=no'
+	@echo 'make            build $(BUILD)/madras'
+	@echo 'make demo       build, then a first look at three architectures'
+	@echo 'make test       build, then the tests (<= 5 min)'
+	@echo 'make check      everything: both compilers, sanitizers, valgrind (<= 30 min)'
+	@echo 'make fuzz       TARGET=$(TARGET) SECONDS=$(SECONDS): new inputs for test/fuzz/TARGET.c, by libFuzzer'
+	@echo 'make lint       rules of the house'
+	@echo 'make rooms      each room linked against those above it'
+	@echo 'make figures    run the programs of bench/'
+	@echo 'make deps       install what is missing; deps-all: also for check, fuzz and figures'
+	@echo 'make install    PREFIX=$(PREFIX) DESTDIR='
+	@echo 'make clean      remove $(BUILD)'
+	@echo 'options         CC= SAN= BUILD= TESTS= ROOMS= WERROR=1 V=1 DEPS=no (the head of Makefile says more)'
 
 # ---- compile; the first time what is missing is named, not installed
 $(O)/deps:
@@ -147,11 +163,12 @@ $(O)/test/%: test/%.c $(LIB) $(O)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< $(LIB) -Wl,--as-needed -lcmocka $(LIBS)
-# A fuzz target defines LLVMFuzzerTestOneInput; scripts/replay.c runs it over a folder of files.
+# A fuzz target defines LLVMFuzzerTestOneInput; scripts/replay.c runs it over a folder of files, libFuzzer invents more.
+fuzz_main := $(if $(filter fuzzer,$(SAN)),-fsanitize=fuzzer,scripts/replay.c)
 $(O)/fuzz/%: test/fuzz/%.c scripts/replay.c $(LIB) $(O)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< scripts/replay.c $(LIB) -Wl,--as-needed $(LIBS)
+	$(Q)$(CC) $(BASE) $(OPT) $(CFLAGS) $(LDFLAGS) -MF $@.d -MT $@ -o $@ $< $(fuzz_main) $(LIB) -Wl,--as-needed $(LIBS)
 # A line "link: openblas fftw3f" in a program of bench/ names the yardsticks it wants beside ours.
 $(O)/bench/%: bench/%.c $(LIB) $(O)/flags
 	@mkdir -p $(@D)
@@ -166,27 +183,35 @@ deps-all:
 	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh all
 test:
 	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh build
+	@$(MAKE) $(jobs) tests all
 	@$(MAKE) run-tests
 run-tests: $(tests) all
 	@sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(scripts)
 run-fuzz: $(fuzz)
 	@sh scripts/fuzz.sh $(fuzz)
+# What it finds is left beside the target's corpus, where `make run-fuzz` and `make check` find it again; the inputs that only
+# reach new code stay in $(BUILD).
+fuzz:
+	@test -f 'test/fuzz/$(TARGET).c' || { echo 'madras: TARGET is one of: $(notdir $(fuzz))' >&2; exit 2; }
+	@command -v '$(firstword $(fuzz_cc))' > /dev/null || { echo 'madras: $(fuzz_cc) is missing (make deps-all)' >&2; exit 1; }
+	@$(MAKE) $(jobs) CC='$(fuzz_cc)' SAN=fuzzer CFLAGS='$(CFLAGS) -O1' TESTS= fuzz-target
+	@sh scripts/fuzz.sh --find '$(BUILD)/$(notdir $(firstword $(fuzz_cc)))-fuzzer/fuzz/$(TARGET)' '$(SECONDS)'
+fuzz-target: $(O)/fuzz/$(TARGET)
 lint: all
 	@sh scripts/lint.sh "$(O)"
 rooms:
-	@$(MAKE) BUILD=$(BUILD)/rooms SAN= OPT=-O0 CFLAGS=-fPIC lib
+	@$(MAKE) $(jobs) BUILD=$(BUILD)/rooms SAN= OPT=-O0 CFLAGS=-fPIC lib
 	@CC='$(CC)' sh scripts/rooms.sh "$(BUILD)/rooms" "$(BUILD)/rooms/$(plain)" $(ROOMS)
 check:
 	@MAKE='$(MAKE)' sh scripts/check.sh "$(BUILD)"
 demo:
 	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh build
-	@$(MAKE) all
-	@rm -f $(BUILD)/demo.db
+	@$(MAKE) $(jobs) all
 	$(BIN) bench --store $(BUILD)/demo.db '(mh-attention swiglu)*2' '(hyena swiglu)*2' 'mamba*4'
 figures:
 	@CC='$(CC)' DEPS='$(DEPS)' sh scripts/deps.sh all
-	@$(MAKE) bench-programs all
-	@sh scripts/figures.sh "$(O)" "$(BUILD)/figures"
+	@$(MAKE) $(jobs) bench-programs all
+	@CC='$(CC)' sh scripts/figures.sh "$(O)" "$(BUILD)/figures"
 install: all
 	@test -n '$(main)' || { echo 'nothing to install: src/cli/main.c is missing' >&2; exit 1; }
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/madras'

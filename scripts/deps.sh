@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what is missing:  deps.sh build   what building and the tests need;   deps.sh all   also what check and figures need.
+# Installs what is missing:  deps.sh build   what building and the tests need;   deps.sh all   also what check, fuzz and figures need.
 # With everything there it says nothing and is done at once, network or not. On Debian and Ubuntu it prints the exact command
 # and runs it as root or through `sudo -n`; it asks only on a terminal and waits while another dpkg holds the lock. DEPS=no: names
-# what is missing and stops. Other systems: the package names for their manager.
+# what is missing and stops. Other Linux systems: the package names for their manager.
 set -u
 export LC_ALL=C
 what=${1:-build}
@@ -17,8 +17,6 @@ zypper_build="gcc make sqlite3-devel libjansson-devel libyaml-devel Random123-de
 zypper_all="clang valgrind openblas-devel blis-devel fftw3-devel"
 apk_build="gcc make musl-dev sqlite-dev jansson-dev yaml-dev random123-dev libmd-dev cmocka-dev"
 apk_all="clang compiler-rt valgrind openblas-dev blis-dev fftw-dev"
-brew_build="gcc make sqlite jansson libyaml random123 libmd cmocka"
-brew_all="llvm valgrind openblas blis fftw"
 
 say() { echo "madras: $*" >&2; }
 
@@ -65,8 +63,7 @@ not_installed() {                                   # of the packages given, tho
 }
 
 if [ "$(uname -s)" = Darwin ]; then
-    if works; then exit 0; fi
-    say "macOS is not supported (madras needs Linux's threads, files and linker): build it in a Linux container or virtual machine."
+    say "macOS is not supported yet: build madras on a Linux machine, or here in a Linux container or virtual machine"
     exit 1
 fi
 
@@ -79,7 +76,7 @@ if command -v dpkg-query > /dev/null 2>&1 && command -v apt-get > /dev/null 2>&1
     if [ "$what" = all ]; then works_all && exit 0; else works && exit 0; fi
 else
     if [ "$what" = all ]; then works_all && exit 0; else works && exit 0; fi
-    for m in dnf pacman zypper apk brew; do
+    for m in dnf pacman zypper apk; do
         command -v $m > /dev/null 2>&1 || continue
         case $m in pacman) verb="-S --needed" ;; apk) verb=add ;; *) verb=install ;; esac
         eval "list=\$${m}_build"

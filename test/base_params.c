@@ -82,8 +82,8 @@ static void test_set(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     refused(table, "filter_ordr", "3", "layer 3 `hyena`: unknown parameter `filter_ordr`; did you mean `filter_order`?");
-    refused(table, "zebra", "3", "layer 3 `hyena`: unknown parameter `zebra`; there are `filter_order`, `gate`, `kind`, `lr`, "
-                                 "`free_value`, `at_most`");
+    refused(table, "zebra", "3", "layer 3 `hyena`: unknown parameter `zebra`; there are filter_order, gate, kind, lr, "
+                                 "free_value, at_most");
     refused(empty, "lr", "3", "layer 3 `hyena`: has no parameters, got `lr`");
     refused(table, "filter_order", "0", "layer 3 `hyena`: `filter_order` must be 1..256, got 0");
     refused(table, "filter_order", "257", "layer 3 `hyena`: `filter_order` must be 1..256, got 257");

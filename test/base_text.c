@@ -73,7 +73,24 @@ static void test_sha256(void **state) {
     assert_true(mdr_hash64("") == UINT64_C(0xe3b0c44298fc1c14));
 }
 
+static void refused(Err *e, const char *sentence) {
+    assert_non_null(e);
+    assert_string_equal(mdr_err_text(e), sentence);
+    assert_int_equal(mdr_err_code(e), MDR_USER);
+    assert_non_null(strstr(mdr_err_born(e), "base_text.c:"));   /* where it was asked for, not the helper                 */
+    mdr_err_free(e);
+}
+static void test_unknown(void **state) {
+    (void)state;
+    static const char *const names[] = {"train", "bench", NULL}, *const none[] = {NULL};
+    refused(MDR_ERR_UNKNOWN("there is no command", "trian", names, NULL), "there is no command `trian`; did you mean `train`?");
+    refused(MDR_ERR_UNKNOWN("there is no command", "x", names, NULL), "there is no command `x`; there are train, bench");
+    refused(MDR_ERR_UNKNOWN("there is no command", "x", names, "see madras --help"), "there is no command `x`; see madras --help");
+    refused(MDR_ERR_UNKNOWN("no command", "x", names, ""), "no command `x`");
+    refused(MDR_ERR_UNKNOWN("no command", "x", none, NULL), "no command `x`");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_nearest), cmocka_unit_test(test_sha256)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_nearest), cmocka_unit_test(test_unknown), cmocka_unit_test(test_sha256)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

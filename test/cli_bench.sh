@@ -13,7 +13,7 @@ check "and the table is the same" cmp first.txt second.txt
 if command -v python3 > /dev/null; then
     check "--json" python3 -c 'import json
 o = json.load(open("bench.json"))
-assert o["schema"] == "madras.bench/1" and o["protocol"] == "tiny" and len(o["rows"]) == 4
+assert o["schema"] == "madras.bench/1" and o["madras"] and o["protocol"] == "tiny" and len(o["rows"]) == 4
 for r in o["rows"]: assert 0 <= r["test_acc_macro"] <= 1 and r["chance_macro"] > 0 and r["ceiling_macro"] == 1'
 else skip "--json: no python3"; fi
 "$MADRAS" $b --layers mamba > layers.txt 2> layers.err
@@ -38,6 +38,8 @@ key=$(sed -n '2s/,.*//p' show.csv)
 mask < one.txt | sed -E 's/^done, .* UTC/done, DATE/; s/  <$//' > show-one.out
 golden show-one
 "$MADRAS" show --store s.db --json > show.json
+check "show --json: its head" sh -c 'grep -q "^ \"schema\": \"madras.show/1\",$" show.json && grep -q "^ \"protocol\": null,$" show.json'
+check "show --json: perplexities" test "$(grep -cE '"(valid|test)_ppl": [0-9]' show.json)" -ge 6
 check "show --json: every key" test "$(grep -c '"key":' show.json)" -eq "$(sed 1d show.csv | wc -l)"
 cp s.db copy.db
 chmod a-w copy.db

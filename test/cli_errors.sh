@@ -12,6 +12,7 @@ printf 'not a store, but long enough to be looked at: %0600d\n' 0 > foreign.db
 "$MADRAS" bench --protocol tiny.yml --store good.db --tasks compression mamba > /dev/null 2>&1
 head -c 6000 good.db > cut.db
 { head -c 60 good.db; printf '\0\0\0\143'; tail -c +65 good.db; } > newer.db       # user_version 99
+{ head -c 60 good.db; printf '\0\0\0\001'; tail -c +65 good.db; } > older.db
 mkdir -p folder closed
 t="train --task in-context-recall --arch mamba $small"
 "$MADRAS" $t --checkpoint good.bin > /dev/null
@@ -21,7 +22,8 @@ bench="bench --protocol tiny.yml --store scratch.db"
 run() {                                              # run CODE COMMAND PATTERN
     eval "\"\$MADRAS\" $2" > case.out 2> case.err
     rc=$?
-    if [ $rc -eq "$1" ] && [ ! -s case.out ] && [ "$(wc -l < case.err)" -eq 1 ] && grep -qE "^madras: .*$3" case.err; then ok "$2"; else
+    case $3 in '^'*) pattern=$3 ;; *) pattern="^madras: .*$3" ;; esac
+    if [ $rc -eq "$1" ] && [ ! -s case.out ] && [ "$(wc -l < case.err)" -eq 1 ] && grep -qE "$pattern" case.err; then ok "$2"; else
         no "$2" case.err
         echo "# exit $rc, wanted $1 and: $3"
     fi
@@ -32,13 +34,21 @@ while IFS= read -r line; do
     run "$code" "${rest% | *}" "${rest##* | }"
 done < "$cli/errors.txt"
 
-# The machine fails.
 sentence() {                                         # sentence NAME CODE PATTERN: rc, err hold what came
     if [ "$rc" -eq "$2" ] && [ "$(wc -l < err)" -eq 1 ] && grep -qE "^madras: .*$3" err; then ok "$1"; else
         no "$1" err
         echo "# exit $rc, wanted $2 and: $3"
     fi
 }
+# A checkpoint is met after the trial has said what it is.
+"$MADRAS" $t --checkpoint cut.bin > out 2> err; rc=$?
+sentence "a checkpoint cut short" 2 "checkpoint cut\.bin: it is damaged or cut short"
+"$MADRAS" $t --checkpoint other.bin > out 2> err; rc=$?
+sentence "another trial's checkpoint" 2 "checkpoint other\.bin: it holds another trial"
+"$MADRAS" $t --checkpoint folder > out 2> err; rc=$?
+sentence "a folder as checkpoint" 2 "checkpoint: folder: is a folder, not a file$"
+
+# The machine fails.
 "$MADRAS" list tasks > /dev/full 2> err; rc=$?
 sentence "full standard output: list" 1 "cannot write to standard output: No space left"
 "$MADRAS" $t > /dev/full 2> err; rc=$?

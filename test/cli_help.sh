@@ -24,6 +24,7 @@ golden list-op
 check "layers are primitives" cmp layers.out primitives.out
 for k in primitives tasks model training protocols ops; do
     "$MADRAS" list $k --json > $k.json
+    check "list $k --json: its head" sh -c "grep -q '^ \"schema\": \"madras.list/1\",$' $k.json && grep -q '^ \"protocol\": null,$' $k.json"
     names=$("$MADRAS" list $k | grep -c '^[^ ]')
     check "list $k --json has the rows of the text" test "$(grep -c '^   "name": ' $k.json)" -eq "$names" -a "$names" -gt 0
 done

@@ -14,6 +14,8 @@ if command -v python3 > /dev/null; then
 e = [json.loads(l)["event"] for l in open("a.json")]
 assert e == ["start", "epoch", "epoch", "epoch", "end"], e'
 else skip "JSON: no python3"; fi
+"$MADRAS" train $t --json --set lr=10 --set weight_decay=10 --set optimizer=sgd > div.json
+check "a diverged trial's end has every key" test "$(grep -c '"event":"end","status":"diverged","epoch":null,"step":null,"train_loss":null,"valid_loss":null,"valid_ppl":null,.*"test_ppl":null' div.json)" -eq 1
 timeless a.json > a
 same() { "$MADRAS" train --json "$@" 2> b.err | sed -E 's/"seconds":[^,}]*//' > b; cmp a b; }
 check "the same again" same $t
@@ -54,6 +56,21 @@ check "continued equals straight" cmp straight continued
 "$MADRAS" train $t --set epochs=400 --json --checkpoint c.bin | sed -E 's/"seconds":[^,}]*//' | tail -1 > continued
 check "a finished checkpoint gives the result again" cmp straight continued
 
+# The protocol's first seed; --seed goes over it.
+printf 'base: madras\nseeds: [5, 3]\n' > seeds.yml
+"$MADRAS" train $t --json --protocol seeds.yml > five.json
+"$MADRAS" train $t --json --seed 5 > seed5.json
+check "a protocol with several seeds trains its first" test -n "$(field five.json key)" -a "$(field five.json key)" = "$(field seed5.json key)"
+"$MADRAS" train $t --protocol mad-lab > mad-lab.txt
+check "mad-lab's seed" grep -q '^in-context-recall, seed 12345: ' mad-lab.txt
+
+# What a layer became.
+"$MADRAS" train --task in-context-recall --arch mlp --set dim=16 --plan > plan.txt 2> plan.err
+check "--plan exits 0 and says nothing on standard error" test $? -eq 0 -a ! -s plan.err
+sed -E '/\(prepare\)/d; s/avx2-fma$|plain$/CLASS/; s/[0-9]+/N/g; s/  +/  /g; s/ +$//' plan.txt > train-plan.out
+golden train-plan
+check "--plan has an instruction for every op" sh -c 'test "$(grep -c "  (layer 1 mlp)$" plan.txt)" -gt 15'
+
 check "--trace" "$MADRAS" train $t --trace trace.json
 if command -v python3 > /dev/null; then
     check "the trace is JSON with events" python3 -c 'import json
@@ -65,6 +82,9 @@ else skip "trace: no python3"; fi
 d="data --task selective-copying --set vocab_size=8 --set seq_len=16 --set num_tokens_to_copy=3 --set num_train_examples=40 --set num_test_examples=20"
 "$MADRAS" $d --show 2 > data-show.out
 golden data-show
+"$MADRAS" $d --show 1 --protocol mad-lab > mad-lab.out
+"$MADRAS" $d --show 1 --protocol mad-lab --seed 12345 > seed.out
+check "data: the protocol's seed" sh -c 'cmp mad-lab.out seed.out && ! cmp -s mad-lab.out data-show.out'
 "$MADRAS" $d --out "a folder" > data.txt 2>&1
 check "--out is silent" test $? -eq 0 -a ! -s data.txt
 npy() {                                              # npy FILE N ROWS: magic, version, header, size

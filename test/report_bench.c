@@ -215,12 +215,17 @@ static void json(void **state) {
     c.task[0][1].macro = c.task[0][1].plain = (Score){.value = (double)NAN, .half = -1};
     c.score[0].mean = (Score){.value = .5, .half = .25, .df = 4, .n = 3, .n_diverged = 1};
     Text t = {0};
-    mdr_report_bench_json(c.p, c.score, c.n, &t);
+    must(mdr_report_bench_json(c.p, c.score, c.n, &t));
     json_error_t error;
     json_t *o = json_loads(mdr_text_str(&t), JSON_REJECT_DUPLICATES, &error);
     if (!o) fail_msg("%s", error.text);
     assert_string_equal(json_string_value(json_object_get(o, "class")), mdr_cpu_class());
     json_object_set_new(o, "class", json_string("CLASS"));
+    /* every digit: what is read back is the number that was written */
+    const json_t *first = json_array_get(json_object_get(o, "rows"), 0);
+    assert_true(json_real_value(json_object_get(first, "test_acc_macro")) == c.task[0][0].macro.value);
+    assert_true(json_real_value(json_array_get(json_object_get(first, "interval"), 1)) ==
+                c.task[0][0].macro.value + c.task[0][0].macro.half);
     char *got = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(12));
     assert_string_equal(
         got, "{\"schema\":\"madras.bench/1\",\"madras\":\"0.1.0\",\"protocol\":\"madras\",\"select\":\"valid\","
@@ -247,15 +252,36 @@ static void json(void **state) {
     mdr_text_free(&t);
     close_case(&c);
     open_case(&c, "taste", NULL, 0, "mlp");
-    mdr_report_bench_json(c.p, c.score, c.n, &t);
+    must(mdr_report_bench_json(c.p, c.score, c.n, &t));
     assert_non_null(strstr(mdr_text_str(&t), "\"means\": []")); /* taste has no mean                            */
     mdr_text_free(&t);
     close_case(&c);
 }
 
+/* What is not finite, and what there is none of. */
+static void metrics(void **state) {
+    (void)state;
+    EpochScore e = {2, 9, .1, 1, {1. / 3, .5, .25, (double)INFINITY}, {(double)NAN, 1, 0, 5e-324}};
+    json_t *list = json_array(), *o = json_object(), *none = json_object(), *head = mdr_report_json_head("madras.x/1", NULL);
+    mdr_report_json_epoch(o, &e);
+    mdr_report_json_epoch(none, NULL);
+    json_array_append_new(list, head), json_array_append_new(list, o), json_array_append_new(list, none);
+    Text t = {0};
+    must(mdr_report_json(list, JSON_COMPACT, &t));
+    assert_string_equal(mdr_text_str(&t),
+                        "[{\"schema\":\"madras.x/1\",\"madras\":\"" MDR_VERSION "\",\"protocol\":null},"
+                        "{\"epoch\":2,\"step\":9,\"train_loss\":0.10000000000000001,\"valid_loss\":0.33333333333333331,"
+                        "\"valid_ppl\":null,\"valid_acc\":0.5,\"valid_acc_macro\":0.25,\"test_loss\":null,"
+                        "\"test_ppl\":4.9406564584124654e-324,\"test_acc\":1.0,\"test_acc_macro\":0.0},"
+                        "{\"epoch\":null,\"step\":null,\"train_loss\":null,\"valid_loss\":null,\"valid_ppl\":null,"
+                        "\"valid_acc\":null,\"valid_acc_macro\":null,\"test_loss\":null,\"test_ppl\":null,\"test_acc\":null,"
+                        "\"test_acc_macro\":null}]\n");
+    mdr_text_free(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(taste),   cmocka_unit_test(one), cmocka_unit_test(intervals),
                                        cmocka_unit_test(on_test), cmocka_unit_test(ten), cmocka_unit_test(colour),
-                                       cmocka_unit_test(json)};
+                                       cmocka_unit_test(json), cmocka_unit_test(metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,13 +39,18 @@ static void foreign(void **state) {
     refused(path, true, MDR_USER, "is a database, but not a store of trials");
     path_of(path, sizeof path, "newer.db");
     make_store(path, 3);
-    run_sql(path, "PRAGMA user_version=2");
+    run_sql(path, "PRAGMA user_version=3");
     for (int create = 0; create < 2; create++)
-        refused(path, create, MDR_USER, "newer.db: was made by a newer madras (format 2; this one reads 1)");
+        refused(path, create, MDR_USER, "newer.db: was made by a newer madras (format 3; this one reads 2)");
+    run_sql(path, "PRAGMA user_version=1");
+    for (int create = 0; create < 2; create++)
+        refused(path, create, MDR_USER, "newer.db: was made by an older madras (format 1; this one reads 2)");
+    run_sql(path, "PRAGMA user_version=0");
+    refused(path, true, MDR_MACHINE, "newer.db: is damaged (format 0)");
     refused(test_dir(), true, MDR_USER, "is not a file");
     refused("/dev/null", true, MDR_USER, "is not a file");
     path_of(path, sizeof path, "absent.db");
-    refused(path, false, MDR_USER, "absent.db: there is no store yet");
+    refused(path, false, MDR_USER, "absent.db: there is no store yet: madras bench makes it");
     assert_int_equal(access(path, F_OK), -1);
     refused("/proc/madras/x.db", true, MDR_USER, "/proc/madras/x.db: the folder /proc/madras cannot be made");
     write_text(path_of(path, sizeof path, "empty.db"), "");

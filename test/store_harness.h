@@ -25,8 +25,8 @@ static inline void make_trial(Made *m, int64_t i) {
                                    i * 100 + k,
                                    part(i, k),
                                    part(i, k + 1),
-                                   {part(i, k + 2), part(i, k + 3), part(i, k + 4)},
-                                   {part(i, k + 5), part(i, k + 6), part(i, k + 7)}};
+                                   {part(i, k + 2), part(i, k + 3), part(i, k + 4), part(i, k + 8)},
+                                   {part(i, k + 5), part(i, k + 6), part(i, k + 7), part(i, k + 9)}};
     m->t = (StoreTrial){.key = m->key,
                         .spec = m->spec,
                         .architecture = "mlp",
@@ -56,7 +56,8 @@ static inline bool same_trial(const StoreTrial *a, const StoreTrial *b) {
                same_real(e->seconds, f->seconds) && same_real(e->valid.loss, f->valid.loss) &&
                same_real(e->valid.acc, f->valid.acc) && same_real(e->valid.acc_macro, f->valid.acc_macro) &&
                same_real(e->test.loss, f->test.loss) && same_real(e->test.acc, f->test.acc) &&
-               same_real(e->test.acc_macro, f->test.acc_macro);
+               same_real(e->test.acc_macro, f->test.acc_macro) && same_real(e->valid.ppl, f->valid.ppl) &&
+               same_real(e->test.ppl, f->test.ppl);
     }
     return same;
 }

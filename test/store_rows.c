@@ -51,8 +51,8 @@ static void not_finite(void **state) {
     m.t.flops = nan;
     m.t.result.seconds = inf;
     m.t.seed = INT64_MAX;
-    m.epoch[0] = (EpochScore){1, 1, nan, nan, {nan, nan, nan}, {nan, nan, nan}};
-    m.epoch[1] = (EpochScore){2, 2, inf, -inf, {5e-324, 1.7976931348623157e308, -0.0}, {.1, 1. / 3, inf}};
+    m.epoch[0] = (EpochScore){1, 1, nan, nan, {nan, nan, nan, nan}, {nan, nan, nan, nan}};
+    m.epoch[1] = (EpochScore){2, 2, inf, -inf, {5e-324, 1.7976931348623157e308, -0.0, inf}, {.1, 1. / 3, inf, nan}};
     m.t.result.status = TRIAL_DIVERGED;
     must(mdr_store_open(path_of(path, sizeof path, "nan.db"), true, &s));
     must(mdr_store_put(s, &m.t));

@@ -155,10 +155,14 @@ static void refused_file(const char *text, const char *sentence) {
 }
 static void refusals(void **state) {
     (void)state;
+    char path[512];
+    write_text(path_of(path, sizeof path, "ring.yml"), "base: ./bad.yml\n");
+    refused_file("base: ring.yml\n", "bad.yml:1:7: ");
+    refused_file("base: ring.yml\n", "ring.yml:1:7: protocol `./bad.yml` is its own base");
     refused_file("base: madras\ntask: {}\n", "bad.yml:2:7: unknown key `task`; did you mean `tasks`?");
     refused_file("base: madrs\n",
-                 "bad.yml:1:7: there is no protocol `madrs`, nor a file of that name; did you mean `madras`?");
-    refused_file("base: bad.yml\n", "in a circle");
+                 "bad.yml:1:7: there is no file and no protocol `madrs`; did you mean `madras`?");
+    refused_file("base: bad.yml\n", "bad.yml:1:7: protocol `bad.yml` is its own base");
     refused_file("help: nothing\n", "protocol `bad` has no tasks");
     refused_file("base: madras\ntrain: {epoch: 3}\n",
                  "bad.yml:2:16: unknown parameter `epoch`; did you mean `epochs`?");

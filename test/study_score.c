@@ -12,7 +12,7 @@ static Protocol *settle(const char *tasks, int32_t seeds, const char *one, const
 }
 
 static EpochScore at(int32_t n, double valid, double valid_loss, double test, double test_loss) {
-    return (EpochScore){n, 100 * n, 1.0, 1.0, {valid_loss, valid - 0.01, valid}, {test_loss, test - 0.02, test}};
+    return (EpochScore){n, 100 * n, 1.0, 1.0, {valid_loss, valid - 0.01, valid, exp(valid_loss)}, {test_loss, test - 0.02, test, exp(test_loss)}};
 }
 
 static void epochs(void **state) {
@@ -22,7 +22,12 @@ static void epochs(void **state) {
                       at(5, nan, 1., nan, .1)};
     TrialResult r = {.n_epoch = 5, .epoch = e};
     assert_int_equal(mdr_study_select_epoch(&r, false), 2); /* accuracy, then loss, then earlier             */
-    assert_int_equal(mdr_study_select_epoch(&r, true), 3);  /* lowest test loss, then accuracy               */
+    assert_int_equal(mdr_study_select_epoch(&r, true), 3);  /* lowest test perplexity, then accuracy         */
+    e[0].test.ppl = 2; /* a few bad batches may turn the order of losses */
+    assert_int_equal(mdr_study_select_epoch(&r, true), 0);
+    e[0].test.ppl = (double)INFINITY; /* a finite loss still counts                    */
+    r.n_epoch = 1;
+    assert_int_equal(mdr_study_select_epoch(&r, true), 0);
     r.n_epoch = 1;
     assert_int_equal(mdr_study_select_epoch(&r, true), 0);
     r.n_epoch = 0;

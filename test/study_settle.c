@@ -86,6 +86,46 @@ static void order(void **state) {
     mdr_study_protocol_free(p);
 }
 
+/* 600 steps, of memorization its own 100. Whoever gives epochs later means epochs. */
+static void steps_are(SettleSpec s, int n, const char *one, const char *two, int32_t copying, int32_t memorization, int32_t epochs) {
+    Protocol *p;
+    s.tasks = "selective-copying,memorization";
+    must(try_settle(s, &p, n, one, two));
+    assert_string_equal(p->setting[0].task->name, "memorization");
+    const TrainParams *last = &p->setting[p->n_setting - 1].train;
+    assert_int_equal(p->setting[0].train.steps, memorization);
+    assert_int_equal(last->steps, copying);
+    assert_int_equal(last->epochs, epochs);
+    mdr_study_protocol_free(p);
+}
+static void epochs_or_steps(void **state) {
+    (void)state;
+    char path[512], ground[512];
+    write_text(path_of(ground, sizeof ground, "ground.yml"),
+               "base: madras\ntrain: {steps: 600}\ntasks: {selective-copying: , memorization: {train: {steps: 100}}}\n");
+    SettleSpec base = {.protocol = ground};
+    steps_are(base, 0, NULL, NULL, 600, 100, 200);
+    steps_are(base, 1, "epochs=3", NULL, 0, 0, 3);
+    steps_are(base, 2, "epochs=3", "steps=9", 9, 9, 3);
+    steps_are(base, 2, "steps=9", "epochs=3", 9, 9, 3); /* one place                    */
+    steps_are(base, 1, "steps=9", NULL, 9, 9, 200);
+    path_of(path, sizeof path, "later.yml");
+    SettleSpec config = {.protocol = ground, .config = path}, over = {.protocol = path};
+    write_text(path, "train: {epochs: 4}\n");
+    steps_are(config, 0, NULL, NULL, 0, 0, 4);
+    steps_are(config, 1, "steps=9", NULL, 9, 9, 4);
+    write_text(path, "train: {epochs: 4, steps: 7}\n");
+    steps_are(config, 0, NULL, NULL, 7, 100, 4); /* a task's own stay            */
+    write_text(path, "train: {steps: 7}\n");
+    steps_are(config, 1, "epochs=5", NULL, 0, 0, 5);
+    write_text(path, "base: ground.yml\ntrain: {epochs: 4}\n"
+                     "tasks: {selective-copying: {train: {steps: 11}}, memorization: {train: {batch_size: 32}}}\n");
+    steps_are(over, 0, NULL, NULL, 11, 0, 4);
+    write_text(path, "base: ground.yml\ntrain: {steps: 5}\n"
+                     "tasks: {selective-copying: {train: {epochs: 6}}, memorization: {train: {epochs: 6, steps: 3}}}\n");
+    steps_are(over, 0, NULL, NULL, 0, 3, 6);
+}
+
 static void ladder(void **state) {
     (void)state;
     Protocol *p;
@@ -117,6 +157,15 @@ static void single(void **state) {
     must(try_settle((SettleSpec){.tasks = "in-context-recall", .single = true}, &p, 1, "lr=1e-2"));
     assert_true(p->lr[0] == 1e-2 && p->setting[0].train.lr == 1e-2);
     mdr_study_protocol_free(p);
+    char path[512];
+    write_text(path_of(path, sizeof path, "seeds.yml"), "base: madras\nseeds: [7, 9, 11]\n");
+    must(try_settle((SettleSpec){.protocol = path, .tasks = "in-context-recall", .single = true}, &p, 0));
+    int32_t n;
+    TrialSpec *t;
+    mdr_study_trials(p, NULL, &n, &t);
+    assert_true(n == 1 && t[0].seed == 7);
+    mdr_free(t);
+    mdr_study_protocol_free(p);
     must_say(try_settle((SettleSpec){.single = true}, &p, 0), MDR_USER, "one task must be named: one trial is trained");
 }
 
@@ -136,7 +185,7 @@ static void refusals(void **state) {
     (void)state;
     Protocol *p;
     must_say(try_settle((SettleSpec){.protocol = "papr"}, &p, 0), MDR_USER,
-             "there is no protocol `papr`, nor a file of that name; did you mean `paper`?");
+             "there is no file and no protocol `papr`; did you mean `paper`?");
     must_say(try_settle((SettleSpec){.tasks = "recal"}, &p, 0), MDR_USER,
              "there is no task `recal`; did you mean `in-context-recall`?");
     must_say(try_settle((SettleSpec){.tasks = "x"}, &p, 0), MDR_USER,
@@ -184,7 +233,7 @@ static void trials(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(mad_lab_files), cmocka_unit_test(order),    cmocka_unit_test(ladder), cmocka_unit_test(single),
+        cmocka_unit_test(mad_lab_files), cmocka_unit_test(order), cmocka_unit_test(epochs_or_steps), cmocka_unit_test(ladder), cmocka_unit_test(single),
         cmocka_unit_test(seeds),         cmocka_unit_test(refusals), cmocka_unit_test(trials)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

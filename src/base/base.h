@@ -58,6 +58,10 @@ MDR_API void mdr_text_free(Text *t);
 MDR_API const char *mdr_text_str(const Text *t);             /* "" when empty                                            */
 /* The nearest of names (NULL-terminated) by edit distance, or NULL if none is near. */
 MDR_API const char *mdr_text_nearest(const char *word, const char *const *names);
+/* The user's name is none of names: "<what> `name`; did you mean `near`?", and where none is near "<what> `name`; <see>". see NULL:
+ * "there are a, b, c"; "": nothing. */
+#define MDR_ERR_UNKNOWN(...) mdr_err_unknown(__FILE__, __LINE__, __VA_ARGS__)
+MDR_API Err *mdr_err_unknown(const char *file, int line, const char *what, const char *name, const char *const *names, const char *see);
 MDR_API bool mdr_text_to_int(const char *s, int64_t *v);     /* whole string, decimal; "1e3" and "12_800" are accepted   */
 MDR_API bool mdr_text_to_real(const char *s, double *v);     /* whole string; finite; locale is never used                */
 MDR_API const char *mdr_text_real(double v, char buf[32]);   /* shortest text that reads back to v: "0.0005", "1e-06"     */

@@ -65,15 +65,11 @@ static Err *unknown(const Param *t, const char *key, const char *what) {
     while (t[n].name) n++;
     if (n == 0) return MDR_ERR_USER("%s: has no parameters, got `%s`", what, key);
     const char **names = mdr_alloc(((size_t)n + 1) * sizeof *names);
-    Text list = {0};
-    for (int i = 0; i < n; i++) {
-        names[i] = t[i].name;
-        mdr_text_printf(&list, "%s`%s`", i ? ", " : "", t[i].name);
-    }
-    const char *near = mdr_text_nearest(key, names);
-    Err *e = near ? MDR_ERR_USER("%s: unknown parameter `%s`; did you mean `%s`?", what, key, near)
-                  : MDR_ERR_USER("%s: unknown parameter `%s`; there are %s", what, key, mdr_text_str(&list));
-    mdr_text_free(&list);
+    for (int i = 0; i < n; i++) names[i] = t[i].name;
+    Text front = {0};
+    mdr_text_printf(&front, "%s: unknown parameter", what);
+    Err *e = MDR_ERR_UNKNOWN(mdr_text_str(&front), key, names, NULL);
+    mdr_text_free(&front);
     mdr_free(names);
     return e;
 }
@@ -130,9 +126,8 @@ static Err *set_word(const Param *p, void *dst, const char *value, const char *w
     Arena *a = mdr_arena_new();
     const char *names[65] = {NULL};
     for (int i = 0; i < 64 && (w = word_at(p->words, i, &n)); i++) names[i] = mdr_arena_printf(a, "%.*s", (int)n, w);
-    const char *near = mdr_text_nearest(value, names);
-    Err *e = near ? MDR_ERR_USER("%s: `%s` must be one of %s, got `%s`; did you mean `%s`?", what, p->name, p->words, value, near)
-                  : MDR_ERR_USER("%s: `%s` must be one of %s, got `%s`", what, p->name, p->words, value);
+    const char *front = mdr_arena_printf(a, "%s: `%s` must be one of %s, got", what, p->name, p->words);
+    Err *e = MDR_ERR_UNKNOWN(front, value, names, "");
     mdr_arena_free(a);
     return e;
 }

@@ -1,4 +1,4 @@
-/* Growing text, and the nearest of some names to a misspelt word (optimal string alignment distance: insertion, deletion,
+/* Growing text, and the nearest of some names to a misspelt word, with the message that names it (optimal string alignment distance: insertion, deletion,
  * substitution, swap of neighbours; case and '-' against '_' cost nothing). */
 #include "base/base.h"
 #include <stdarg.h>
@@ -84,4 +84,15 @@ const char *mdr_text_nearest(const char *word, const char *const *names) {
         if (d <= limit && d < best_d) best = *names, best_d = d;
     }
     return best;
+}
+
+Err *mdr_err_unknown(const char *file, int line, const char *what, const char *name, const char *const *names, const char *see) {
+    const char *near = mdr_text_nearest(name, names);
+    if (near) return mdr_err_new(MDR_USER, file, line, "%s `%s`; did you mean `%s`?", what, name, near);
+    Text list = {0};
+    for (int i = 0; !see && names[i]; i++) mdr_text_printf(&list, "%s%s", i ? ", " : "there are ", names[i]);
+    const char *rest = see ? see : mdr_text_str(&list);
+    Err *e = mdr_err_new(MDR_USER, file, line, "%s `%s`%s%s", what, name, rest[0] ? "; " : "", rest);
+    mdr_text_free(&list);
+    return e;
 }

@@ -187,8 +187,8 @@ static json_t *dry_json(const char *arch, const Dry *d, double rate)
     json_object_set_new(o, "trials", json_integer(d->trials));
     json_object_set_new(o, "stored", json_integer(d->stored));
     json_object_set_new(o, "steps", json_integer(d->steps));
-    json_object_set_new(o, "flops", json_real(d->flops));
-    json_object_set_new(o, "seconds", json_real(d->flops / rate));
+    json_object_set_new(o, "flops", mdr_report_real(d->flops));
+    json_object_set_new(o, "seconds", mdr_report_real(d->flops / rate));
     return o;
 }
 
@@ -221,10 +221,7 @@ static Err *print_dry(Bench *b, json_t *rows, Text *t)
 static Err *dry_run(Bench *b, bool json)
 {
     Text t = {0};
-    json_t *o = json_object(), *rows = json_array();
-    json_object_set_new(o, "schema", json_string("madras.dry-run/1"));
-    json_object_set_new(o, "madras", json_string(MDR_VERSION));
-    json_object_set_new(o, "protocol", json_string(b->p->name));
+    json_t *o = mdr_report_json_head("madras.dry-run/1", b->p->name), *rows = json_array();
     json_object_set_new(o, "class", json_string(mdr_cpu_class()));
     json_object_set_new(o, "rows", rows);
     Err *e = print_dry(b, rows, &t);
@@ -242,9 +239,10 @@ static Err *print_scores(Bench *b, bool json)
         mdr_study_score(b->p, b->job[i].arch, b->job[i].spec, b->job[i].done, b->job[i].n, b->arena, &score[i]);
     Text t = {0};
     ReportStyle style = mdr_cli_style();
-    if (json) mdr_report_bench_json(b->p, score, b->n_job, &t);
+    Err *e = NULL;
+    if (json) e = mdr_report_bench_json(b->p, score, b->n_job, &t);
     else mdr_report_bench(b->p, score, b->n_job, &style, &t);
-    Err *e = mdr_cli_print(mdr_text_str(&t));
+    if (!e) e = mdr_cli_print(mdr_text_str(&t));
     mdr_text_free(&t);
     mdr_free(score);
     return e;

@@ -12,9 +12,19 @@ static const OptionDef options[] = {
     {"protocol", OPT_TEXT, "NAME|FILE", "where values start from (default: madras)", 0, 0, false},
     MDR_CLI_CONFIG,
     MDR_CLI_SET,
-    {"seed", OPT_INT, "S", "seed of the data (default: 1)", 0, 9e15, false},
+    {"seed", OPT_INT, "S", "seed of the data (default: the protocol's first)", 0, 9e15, false},
     {0}};
 static const char *const split_name[SPLIT_COUNT] = {"train", "valid", "test"};
+
+/* A place that cannot be is the user's, a disk that is full the machine's. */
+static Err *refused(const char *what, const char *path, int code)
+{
+    static const int users[] = {ENOENT, EACCES, EPERM, ENOTDIR, EISDIR, EROFS, ENAMETOOLONG, ELOOP};
+    ErrCode whose = MDR_MACHINE;
+    for (int i = 0; i < MDR_COUNT(users); i++)
+        if (users[i] == code) whose = MDR_USER;
+    return mdr_err_new(whose, __FILE__, __LINE__, "%s %s: %s", what, path, strerror(code));
+}
 
 /* One .npy file, format 1.0: int64, C order, [n][rows]. Header padded so that data begins at a multiple of 64. */
 static Err *write_npy(const char *path, const int32_t *x, int64_t n, int32_t rows)
@@ -26,7 +36,7 @@ static Err *write_npy(const char *path, const int32_t *x, int64_t n, int32_t row
     head[127] = '\n';
     errno = 0;
     FILE *f = fopen(path, "wb");
-    if (!f) return MDR_ERR_MACHINE("cannot write %s: %s", path, strerror(errno));
+    if (!f) return refused("cannot write", path, errno);
     bool ok = fwrite(head, 1, sizeof head, f) == sizeof head;
     for (int64_t i = 0; ok && i < n * rows; i++) {
         unsigned char b[8];
@@ -44,7 +54,7 @@ static Err *write_npy(const char *path, const int32_t *x, int64_t n, int32_t row
 static Err *make_dir(const char *path)
 {
     if (mkdir(path, 0777) == 0 || errno == EEXIST) return NULL;
-    return MDR_ERR_MACHINE("cannot make the folder %s: %s", path, strerror(errno));
+    return refused("cannot make the folder", path, errno);
 }
 
 static Err *write_split(const Setting *s, Split split, uint64_t seed, const char *dir)
@@ -116,8 +126,8 @@ static Err *run(const Args *a)
         for (which = 0; which < SPLIT_COUNT && strcmp(split_name[which], split->text) != 0;) which++;
     if (which == SPLIT_COUNT) return MDR_ERR_USER("--split must be train, valid or test, got \"%s\"", split->text);
     Protocol *p = NULL;
-    uint64_t s = seed->given ? (uint64_t)seed->number : 1;
     Err *e = mdr_cli_settle(a, true, task->text, "madras", &p);
+    uint64_t s = seed->given ? (uint64_t)seed->number : e ? 0 : p->seed[0];
     if (!e && n->given) e = show(&p->setting[0], (Split)which, s, n->number);
     if (!e && out->given) e = make_dir(out->text);
     for (int k = 0; !e && out->given && k < SPLIT_COUNT; k++) {

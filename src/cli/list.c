@@ -148,9 +148,7 @@ static Err *show_protocol(const char *name, Text *out)
         if (strcmp(names[n], name) == 0) { mdr_text_printf(out, "%s", mdr_study_protocol_at(n)->text); return NULL; }
     }
     names[n] = NULL;
-    const char *near = mdr_text_nearest(name, names);
-    return near ? MDR_ERR_USER("there is no protocol \"%s\"; did you mean %s?", name, near)
-                : MDR_ERR_USER("there is no protocol \"%s\"; see madras list protocols", name);
+    return MDR_ERR_UNKNOWN("there is no shipped protocol", name, names, NULL);
 }
 
 static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {
@@ -162,8 +160,7 @@ static Err *unknown(const char *name)
 {
     const char *names[MDR_COUNT(kinds) + 1] = {NULL};
     for (int k = 0; k < MDR_COUNT(kinds); k++) names[k] = kinds[k].name;
-    const char *near = mdr_text_nearest(name, names);
-    return near ? MDR_ERR_USER("cannot list \"%s\"; did you mean %s?", name, near) : MDR_ERR_USER("cannot list \"%s\"; one of %s", name, kind_names);
+    return MDR_ERR_UNKNOWN("cannot list", name, names, NULL);
 }
 
 static Err *run(const Args *a)
@@ -183,9 +180,7 @@ static Err *run(const Args *a)
     if (show->given) e = show_protocol(show->text, &t);
     else if (measured) e = mdr_cli_measure(a, json, &t);
     else if (json) {
-        json_t *o = json_object(), *rows = json_array();
-        json_object_set_new(o, "schema", json_string("madras.list/1"));
-        json_object_set_new(o, "madras", json_string(MDR_VERSION));
+        json_t *o = mdr_report_json_head("madras.list/1", NULL), *rows = json_array();
         kinds[k].list(NULL, rows);
         json_object_set_new(o, "rows", rows);
         mdr_text_free(&t);

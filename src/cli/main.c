@@ -50,9 +50,7 @@ static Err *unknown(const char *name)
     int n = 0;
     for (; mdr_cli_command_at(n) && n < 63; n++) names[n] = mdr_cli_command_at(n)->name;
     names[n] = NULL;
-    const char *near = mdr_text_nearest(name, names);
-    return near ? MDR_ERR_USER("there is no command \"%s\"; did you mean %s?", name, near)
-                : MDR_ERR_USER("there is no command \"%s\"; see madras --help", name);
+    return MDR_ERR_UNKNOWN("there is no command", name, names, "see madras --help");
 }
 
 static int run(const CommandDef *c, int argc, char **argv)

@@ -16,15 +16,15 @@ static int find(const OptionDef *t, const char *name, size_t n)
 
 static Err *unknown(const CommandDef *c, const Args *a, const char *word, int n)
 {
+    Arena *arena = mdr_arena_new();
     const char *names[64];
     int k = 0;
-    for (; a->option[k].name && k < 63; k++) names[k] = a->option[k].name;
+    for (; a->option[k].name && k < 63; k++) names[k] = mdr_arena_printf(arena, "--%s", a->option[k].name);
     names[k] = NULL;
-    char bare[64];
-    snprintf(bare, sizeof bare, "%.*s", n, word);
-    const char *near = mdr_text_nearest(bare, names);
-    return near ? MDR_ERR_USER("%s has no option --%s; did you mean --%s?", c->name, bare, near)
-                : MDR_ERR_USER("%s has no option --%s; see madras %s --help", c->name, bare, c->name);
+    Err *e = MDR_ERR_UNKNOWN(mdr_arena_printf(arena, "%s has no option", c->name), mdr_arena_printf(arena, "--%.*s", n, word), names,
+                             mdr_arena_printf(arena, "see madras %s --help", c->name));
+    mdr_arena_free(arena);
+    return e;
 }
 
 static Err *set(const OptionDef *o, OptionValue *v, const char *text)

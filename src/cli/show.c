@@ -10,7 +10,6 @@ static const OptionDef options[] = {
     {"csv", OPT_FLAG, NULL, "comma-separated, one row a trial", 0, 0, false},
     MDR_CLI_JSON,
     {0}};
-static const char *const status_name[] = {"done", "diverged", "stopped early"};
 
 static const EpochScore *chosen(const StoreTrial *t)
 {
@@ -33,20 +32,21 @@ static void csv_real(double x, Text *t)
 
 static void print_csv(StoreTrial **all, int32_t n, Text *t)
 {
-    mdr_text_printf(t, "key,architecture,task,seed,class,numerics,status,epochs,params,state,flops,seconds,valid_loss,valid_acc,valid_acc_macro,"
-                       "test_loss,test_acc,test_acc_macro\n");
+    mdr_text_printf(t, "key,architecture,task,seed,class,numerics,status,epochs,params,state,flops,seconds,valid_loss,valid_ppl,valid_acc,"
+                       "valid_acc_macro,test_loss,test_ppl,test_acc,test_acc_macro\n");
     for (int32_t i = 0; i < n; i++) {
         const StoreTrial *x = all[i];
         const EpochScore *e = chosen(x);
         mdr_text_printf(t, "%s,", x->key);
         csv_text(x->architecture, t);
         mdr_text_printf(t, ",%s,%lld,%s,%lld,%s,%d,%lld,%lld", x->task, (long long)x->seed, x->class_name, (long long)x->numerics,
-                        status_name[x->result.status], x->result.n_epoch, (long long)x->params, (long long)x->state);
+                        mdr_train_status_name(x->result.status), x->result.n_epoch, (long long)x->params, (long long)x->state);
         csv_real(x->flops, t);
         csv_real(x->result.seconds, t);
         const SplitScore *s[2] = {e ? &e->valid : NULL, e ? &e->test : NULL};
         for (int k = 0; k < 2; k++) {
             csv_real(s[k] ? s[k]->loss : NAN, t);
+            csv_real(s[k] ? s[k]->ppl : NAN, t);
             csv_real(s[k] ? s[k]->acc : NAN, t);
             csv_real(s[k] ? s[k]->acc_macro : NAN, t);
         }
@@ -64,26 +64,18 @@ static json_t *trial_json(const StoreTrial *x, bool epochs)
     json_object_set_new(o, "seed", json_integer(x->seed));
     json_object_set_new(o, "class", json_string(x->class_name));
     json_object_set_new(o, "numerics", json_integer(x->numerics));
-    json_object_set_new(o, "status", json_string(status_name[x->result.status]));
+    json_object_set_new(o, "status", json_string(mdr_train_status_name(x->result.status)));
     json_object_set_new(o, "params", json_integer(x->params));
     json_object_set_new(o, "state", json_integer(x->state));
-    json_object_set_new(o, "flops", mdr_cli_real(x->flops));
-    json_object_set_new(o, "seconds", mdr_cli_real(x->result.seconds));
+    json_object_set_new(o, "flops", mdr_report_real(x->flops));
+    json_object_set_new(o, "seconds", mdr_report_real(x->result.seconds));
     json_object_set_new(o, "spec", json_string(x->spec));
     json_t *list = json_array();
     for (int32_t i = 0; i < x->result.n_epoch; i++) {
         const EpochScore *e = &x->result.epoch[i];
         if (!epochs && e != chosen(x)) continue;
         json_t *r = json_object();
-        json_object_set_new(r, "epoch", json_integer(e->epoch));
-        json_object_set_new(r, "step", json_integer(e->step));
-        json_object_set_new(r, "train_loss", mdr_cli_real(e->train_loss));
-        json_object_set_new(r, "valid_loss", mdr_cli_real(e->valid.loss));
-        json_object_set_new(r, "valid_acc", mdr_cli_real(e->valid.acc));
-        json_object_set_new(r, "valid_acc_macro", mdr_cli_real(e->valid.acc_macro));
-        json_object_set_new(r, "test_loss", mdr_cli_real(e->test.loss));
-        json_object_set_new(r, "test_acc", mdr_cli_real(e->test.acc));
-        json_object_set_new(r, "test_acc_macro", mdr_cli_real(e->test.acc_macro));
+        mdr_report_json_epoch(r, e);
         json_array_append_new(list, r);
     }
     json_object_set_new(o, "epochs", list);
@@ -92,9 +84,7 @@ static json_t *trial_json(const StoreTrial *x, bool epochs)
 
 static Err *print_json(StoreTrial **all, int32_t n, bool epochs)
 {
-    json_t *o = json_object(), *rows = json_array();
-    json_object_set_new(o, "schema", json_string("madras.show/1"));
-    json_object_set_new(o, "madras", json_string(MDR_VERSION));
+    json_t *o = mdr_report_json_head("madras.show/1", NULL), *rows = json_array();
     for (int32_t i = 0; i < n; i++) json_array_append_new(rows, trial_json(all[i], epochs));
     json_object_set_new(o, "rows", rows);
     return mdr_cli_print_json(o, JSON_INDENT(1));
@@ -105,7 +95,7 @@ static void print_line(const StoreTrial *x, Text *t)
     const EpochScore *e = chosen(x);
     mdr_text_printf(t, "%.12s %-24s %4lld ", x->key, x->task, (long long)x->seed);
     if (e) mdr_text_printf(t, "%6.1f %%", 100 * e->test.acc_macro);
-    else mdr_text_printf(t, "%8s", status_name[x->result.status]);
+    else mdr_text_printf(t, "%8s", mdr_train_status_name(x->result.status));
     mdr_text_printf(t, "  %.*s%s\n", 24, x->architecture, strlen(x->architecture) > 24 ? ".." : "");
 }
 
@@ -115,7 +105,7 @@ static void print_one(const StoreTrial *x, Text *t)
     time_t when = (time_t)x->created;
     struct tm tm;
     if (gmtime_r(&when, &tm)) strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", &tm);
-    mdr_text_printf(t, "trial %s\n%s, %s, %.1f s, %lld parameters, state %lld, %.3g FLOPs\n\n%s\n", x->key, status_name[x->result.status], date,
+    mdr_text_printf(t, "trial %s\n%s, %s, %.1f s, %lld parameters, state %lld, %.3g FLOPs\n\n%s\n", x->key, mdr_train_status_name(x->result.status), date,
                     x->result.seconds, (long long)x->params, (long long)x->state, x->flops, x->spec);
     mdr_text_printf(t, "%6s %8s %10s %10s %9s %9s %9s\n", "epoch", "step", "train loss", "valid loss", "valid acc", "test acc", "plain");
     for (int32_t i = 0; i < x->result.n_epoch; i++) {

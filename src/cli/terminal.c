@@ -108,6 +108,15 @@ Err *mdr_cli_print(const char *text)
     return MDR_ERR_MACHINE("cannot write to standard output: %s", strerror(errno));
 }
 
+Err *mdr_cli_print_json(json_t *o, size_t flags)
+{
+    Text t = {0};
+    Err *e = mdr_report_json(o, flags, &t);
+    if (!e) e = mdr_cli_print(mdr_text_str(&t));
+    mdr_text_free(&t);
+    return e;
+}
+
 Err *mdr_cli_pool(const Args *a, Pool **pool)
 {
     const OptionValue *v = mdr_cli_option(a, "threads");

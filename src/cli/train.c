@@ -1,7 +1,6 @@
 /* madras train: one trial, loss and accuracy as it goes. */
 #include "cli/internal.h"
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,36 +11,17 @@ static const OptionDef options[] = {
     {"protocol", OPT_TEXT, "NAME|FILE", "where values start from (default: madras)", 0, 0, false},
     MDR_CLI_CONFIG,
     MDR_CLI_SET,
-    {"seed", OPT_INT, "S", "seed of data, order and start (default: 1)", 0, 9e15, false},
+    {"seed", OPT_INT, "S", "seed of data, order, start (default: protocol's first)", 0, 9e15, false},
     {"composed", OPT_FLAG, NULL, "run fused ops by their compositions", 0, 0, false},
     {"checkpoint", OPT_TEXT, "FILE", "written as it goes; the same command continues", 0, 0, false},
     {"every", OPT_INT, "N", "steps between checkpoints (default: an epoch)", 1, 1e12, false},
+    {"plan", OPT_FLAG, NULL, "print the lowered graph and its plan; train nothing", 0, 0, false},
     {"trace", OPT_TEXT, "FILE", "what each worker did, for a trace viewer", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
     {0}};
 
 typedef struct Watch { const TrialSpec *spec; bool json; int64_t total; double begin; int64_t from; int32_t printed; Err *err; TaskLevels levels; } Watch;
-
-static void set_scores(json_t *o, const EpochScore *e)
-{
-    json_object_set_new(o, "epoch", json_integer(e->epoch));
-    json_object_set_new(o, "step", json_integer(e->step));
-    json_object_set_new(o, "train_loss", mdr_cli_real(e->train_loss));
-    const SplitScore *s[2] = {&e->valid, &e->test};
-    for (int i = 0; i < 2; i++) {
-        char key[32];
-        const char *split = i ? "test" : "valid";
-        snprintf(key, sizeof key, "%s_loss", split);
-        json_object_set_new(o, key, mdr_cli_real(s[i]->loss));
-        snprintf(key, sizeof key, "%s_ppl", split);
-        json_object_set_new(o, key, mdr_cli_real(exp(s[i]->loss)));
-        snprintf(key, sizeof key, "%s_acc", split);
-        json_object_set_new(o, key, mdr_cli_real(s[i]->acc));
-        snprintf(key, sizeof key, "%s_acc_macro", split);
-        json_object_set_new(o, key, mdr_cli_real(s[i]->acc_macro));
-    }
-}
 
 static Err *print_start(const Watch *w)
 {
@@ -67,7 +47,7 @@ static Err *print_start(const Watch *w)
         json_object_set_new(o, "params", json_integer(cost.params));
         json_object_set_new(o, "state", json_integer(cost.state));
         json_object_set_new(o, "steps", json_integer(cost.steps));
-        json_object_set_new(o, "flops", json_real(cost.flops));
+        json_object_set_new(o, "flops", mdr_report_real(cost.flops));
         e = mdr_cli_print_json(o, JSON_COMPACT);
     } else if (!e) {
         mdr_text_printf(&line, "%s\n%s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs\n%s float32, trial %.16s\n"
@@ -91,8 +71,8 @@ static void on_epoch(void *ctx, const Trainer *t)
         if (w->json) {
             json_t *o = json_object();
             json_object_set_new(o, "event", json_string("epoch"));
-            set_scores(o, e);
-            json_object_set_new(o, "seconds", mdr_cli_real(e->seconds));
+            mdr_report_json_epoch(o, e);
+            json_object_set_new(o, "seconds", mdr_report_real(e->seconds));
             w->err = mdr_cli_print_json(o, JSON_COMPACT);
         } else {
             Text line = {0};
@@ -117,23 +97,22 @@ static bool on_step(void *ctx, const Trainer *t)
 
 static Err *print_end(const Watch *w, const Trainer *t)
 {
-    static const char *const status[] = {"done", "diverged", "stopped early"};
     const TrialResult *r = mdr_train_result(t, 0);
     int32_t best = mdr_study_select_epoch(r, false);
     if (w->json) {
         json_t *o = json_object();
         json_object_set_new(o, "event", json_string("end"));
-        json_object_set_new(o, "status", json_string(status[r->status]));
-        if (best >= 0) set_scores(o, &r->epoch[best]);
-        json_object_set_new(o, "chance", mdr_cli_real(w->levels.chance));
-        json_object_set_new(o, "ceiling", mdr_cli_real(w->levels.ceiling));
-        json_object_set_new(o, "chance_macro", mdr_cli_real(w->levels.chance_macro));
-        json_object_set_new(o, "ceiling_macro", mdr_cli_real(w->levels.ceiling_macro));
-        json_object_set_new(o, "seconds", mdr_cli_real(r->seconds));
+        json_object_set_new(o, "status", json_string(mdr_train_status_name(r->status)));
+        mdr_report_json_epoch(o, best >= 0 ? &r->epoch[best] : NULL);
+        json_object_set_new(o, "chance", mdr_report_real(w->levels.chance));
+        json_object_set_new(o, "ceiling", mdr_report_real(w->levels.ceiling));
+        json_object_set_new(o, "chance_macro", mdr_report_real(w->levels.chance_macro));
+        json_object_set_new(o, "ceiling_macro", mdr_report_real(w->levels.ceiling_macro));
+        json_object_set_new(o, "seconds", mdr_report_real(r->seconds));
         return mdr_cli_print_json(o, JSON_COMPACT);
     }
     Text line = {0};
-    mdr_text_printf(&line, "\n%s after %lld steps", status[r->status], (long long)mdr_train_steps_done(t));
+    mdr_text_printf(&line, "\n%s after %lld steps", mdr_train_status_name(r->status), (long long)mdr_train_steps_done(t));
     if (best >= 0)
         mdr_text_printf(&line, "; epoch %d is the best on validation\n%-14s %8s %8s\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f",
                         r->epoch[best].epoch, "", "macro", "plain", "test accuracy", r->epoch[best].test.acc_macro, r->epoch[best].test.acc,
@@ -144,20 +123,28 @@ static Err *print_end(const Watch *w, const Trainer *t)
     return e;
 }
 
-/* The format of trace viewers: an array of complete events, times in microseconds. */
+/* The format of trace viewers: an array of complete events, times in microseconds; training and evaluation are two processes. */
 static Err *write_trace(Trainer *t, const char *path)
 {
-    const TraceEvent *ev;
-    int64_t n = mdr_exec_trace_read(mdr_train_exec(t), &ev);
+    Exec *part[2] = {mdr_train_exec(t), mdr_train_eval_exec(t)};
+    int64_t all_lost = 0;
     Text out = {0};
-    mdr_text_printf(&out, "{\"traceEvents\":[\n");
-    for (int64_t i = 0; i < n; i++) {
-        mdr_text_printf(&out, "%s{\"name\":\"%s", i ? ",\n" : "", ev[i].phase);
-        if (ev[i].lane >= 0) mdr_text_printf(&out, " %d", ev[i].lane);
-        mdr_text_printf(&out, "\",\"ph\":\"X\",\"pid\":1,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", ev[i].worker,
-                        ev[i].begin * 1e6, (ev[i].end - ev[i].begin) * 1e6);
+    mdr_text_printf(&out, "{\"traceEvents\":[\n"
+                          "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":0,\"args\":{\"name\":\"training\"}},\n"
+                          "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"evaluation\"}}");
+    for (int k = 0; k < 2; k++) {
+        const TraceEvent *ev;
+        int64_t lost, n = mdr_exec_trace_read(part[k], &ev, &lost);
+        all_lost += lost;
+        for (int64_t i = 0; i < n; i++) {
+            mdr_text_printf(&out, ",\n{\"name\":\"%s", ev[i].phase);
+            if (ev[i].lane >= 0) mdr_text_printf(&out, " %d", ev[i].lane);
+            mdr_text_printf(&out, "\",\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}", k, ev[i].worker, ev[i].begin * 1e6,
+                            (ev[i].end - ev[i].begin) * 1e6);
+        }
     }
     mdr_text_printf(&out, "\n]}\n");
+    if (all_lost) mdr_cli_note("the trace holds the first events of the run; %lld later ones are not in it", (long long)all_lost);
     Err *e = mdr_file_write_atomic(path, out.s, out.n);
     mdr_text_free(&out);
     return mdr_err_wrap(e, "trace");
@@ -198,7 +185,10 @@ static Err *run_trial(const Args *a, const TrialSpec *spec)
     if (!e) e = mdr_cli_pool(a, &pool);
     if (!e) e = mdr_train_open(&spec, 1, pool, &t);
     if (!e) e = print_start(&w);
-    if (!e && trace) mdr_exec_trace(mdr_train_exec(t), true);
+    if (!e && trace) {
+        mdr_exec_trace(mdr_train_exec(t), true);
+        mdr_exec_trace(mdr_train_eval_exec(t), true);
+    }
     mdr_cli_catch_stop();
     if (!e) e = stopped(mdr_train_run(t, &watch), t, &watch, w.total);
     mdr_cli_progress_end();
@@ -215,6 +205,8 @@ static Err *run_trial(const Args *a, const TrialSpec *spec)
     return e;
 }
 
+static const char *const not_with_plan[] = {"checkpoint", "trace", "json"};
+
 static Err *run(const Args *a)
 {
     const OptionValue *task = mdr_cli_option(a, "task"), *arch = mdr_cli_option(a, "arch"), *layers = mdr_cli_option(a, "layers");
@@ -223,6 +215,9 @@ static Err *run(const Args *a)
     if (arch->given && layers->given) return MDR_ERR_USER("--arch and --layers exclude each other");
     if (!arch->given && !layers->given) return MDR_ERR_USER("train wants an architecture: --arch '(mh-attention swiglu)*2' or --layers a b c d");
     if (mdr_cli_option(a, "every")->given && !mdr_cli_option(a, "checkpoint")->given) return MDR_ERR_USER("--every wants --checkpoint FILE beside it");
+    if (mdr_cli_option(a, "plan")->given)
+        for (int i = 0; i < MDR_COUNT(not_with_plan); i++)
+            if (mdr_cli_option(a, not_with_plan[i])->given) return MDR_ERR_USER("--plan trains nothing: --%s does not go with it", not_with_plan[i]);
     if (strchr(task->text, ',')) return MDR_ERR_USER("train runs one task, got \"%s\"; madras bench runs several", task->text);
     Protocol *p = NULL;
     ArchList archs = {0};
@@ -235,9 +230,9 @@ static Err *run(const Args *a)
     if (!e && n != 1) e = MDR_ERR_MACHINE("train settled to %d trials", n);
     if (!e) {
         const OptionValue *seed = mdr_cli_option(a, "seed");
-        spec[0].seed = seed->given ? (uint64_t)seed->number : 1;
+        if (seed->given) spec[0].seed = (uint64_t)seed->number;
         spec[0].composed = mdr_cli_option(a, "composed")->given;
-        e = run_trial(a, &spec[0]);
+        e = mdr_cli_option(a, "plan")->given ? mdr_cli_print_plan(a, &spec[0]) : run_trial(a, &spec[0]);
     }
     mdr_free(spec);
     mdr_model_archs_free(&archs);
@@ -249,7 +244,10 @@ const CommandDef mdr_commands_train[] = {
     {"train", "--task TASK --arch ARCH [options]", "train one architecture on one task, loss and accuracy as it goes",
      "Values are settled in this order: protocol, config file, --set, parameters in\n"
      "the architecture. Keys of --set: madras list tasks, list model, list training.\n"
+     "`epochs` given after `steps` (in a later file or by --set) replaces it.\n"
      "With --json one object a line: start, epoch..., end.\n"
+     "With --plan what the architecture became: every op with shapes, phase and the\n"
+     "layer it is of, then the instructions with the places of their values.\n"
      "Example: madras train --task in-context-recall --arch '(mh-attention swiglu)*2'\n"
      "         --set vocab_size=8 --set seq_len=32 --set epochs=10 --set lr=0.002\n",
      options, run},

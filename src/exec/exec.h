@@ -81,7 +81,10 @@ MDR_API void mdr_exec_poison(Exec *e, bool on);
 /* ---- measuring: off unless asked for ---- */
 typedef struct TraceEvent { int32_t worker, lane; const char *phase; double begin, end; } TraceEvent;   /* lane -1: none   */
 MDR_API void mdr_exec_trace(Exec *e, bool on);
-MDR_API int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events);
+/* Adds what a job of the caller's did, from begin until now; a no-op while tracing is off. */
+MDR_API void mdr_exec_trace_add(Exec *e, int worker, int lane, const char *phase, double begin);
+/* Events kept; *lost: those beyond the first 2^20. */
+MDR_API int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events, int64_t *lost);
 typedef struct OpProfile { const char *op, *where; const Node *node; double seconds; int64_t calls, sequences; uint8_t phase; } OpProfile;
 MDR_API void mdr_exec_profile(Exec *e, bool on);                     /* clears                                           */
 MDR_API int32_t mdr_exec_profile_read(const Exec *e, OpProfile *out, int32_t max);    /* one row an instruction         */

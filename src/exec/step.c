@@ -37,13 +37,16 @@ struct Exec {
     _Atomic int32_t next;
 };
 
-static void trace(Exec *e, int worker, int lane, const char *phase, double begin)
+void mdr_exec_trace_add(Exec *e, int worker, int lane, const char *phase, double begin)
 {
-    double end = mdr_clock();
-    e->worker[worker].busy += end - begin;
     if (!e->tracing) return;
     int64_t i = atomic_fetch_add(&e->n_trace, 1);
-    if (i < MAX_TRACE) e->trace[i] = (TraceEvent){worker, lane, phase, begin, end};
+    if (i < MAX_TRACE) e->trace[i] = (TraceEvent){worker, lane, phase, begin, mdr_clock()};
+}
+static void trace(Exec *e, int worker, int lane, const char *phase, double begin)
+{
+    e->worker[worker].busy += mdr_clock() - begin;
+    mdr_exec_trace_add(e, worker, lane, phase, begin);
 }
 
 /* A frame for member e->member (CPU), or for all (whole). */
@@ -154,6 +157,7 @@ static void norm_job(void *ctx, int worker)
     Exec *e = ctx;
     const Plan *p = e->p;
     const char *g = e->base[PL_POST] + (p->whole ? (int64_t)e->member * p->size[PL_POST] : 0);
+    double begin = mdr_clock();
     int64_t blocks = (p->stride + MDR_FOLD_BLOCK - 1) / MDR_FOLD_BLOCK;
     for (int64_t b = blocks * worker / e->n_worker; b < blocks * (worker + 1) / e->n_worker; b++) {
         double sum = 0;
@@ -163,6 +167,7 @@ static void norm_job(void *ctx, int worker)
         }
         e->square[b] = sum;
     }
+    trace(e, worker, -1, "norm", begin);
 }
 
 static void update_job(void *ctx, int worker)
@@ -395,11 +400,12 @@ void mdr_exec_trace(Exec *e, bool on)
     if (on) atomic_store(&e->n_trace, 0);
     e->tracing = on;
 }
-int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events)
+int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events, int64_t *lost)
 {
     int64_t n = atomic_load(&e->n_trace);
     *events = e->trace;
-    return n < MAX_TRACE ? n : MAX_TRACE;
+    *lost = n > MAX_TRACE ? n - MAX_TRACE : 0;
+    return n - *lost;
 }
 void mdr_exec_profile(Exec *e, bool on)
 {

@@ -58,9 +58,8 @@ static Err *unknown_layer(Reader *r, const char *at, const char *name) {
     enum { MOST = 512 };
     const char *names[MOST + 1] = {NULL};
     for (int i = 0; i < MOST && mdr_layer_at(i); i++) names[i] = mdr_layer_at(i)->name;
-    const char *near = mdr_text_nearest(name, names);
-    if (near) return FAIL(r, at, "unknown layer `%s`; did you mean `%s`?", shown(r, name), near);
-    return FAIL(r, at, "unknown layer `%s`; `madras list layers` names them all", shown(r, name));
+    const char *what = mdr_arena_printf(r->out->arena, "architecture, column %d: unknown layer", column(r, at));
+    return MDR_ERR_UNKNOWN(what, shown(r, name), names, "`madras list layers` names them all");
 }
 
 /* value { "|" value } */

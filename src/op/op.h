@@ -134,5 +134,4 @@ typedef struct Hyper { double lr, decay, beta1, beta2, eps, clip; int64_t step; 
 typedef void UpdateFn(const Hyper *h, double scale, int64_t n, void *param, void *m, void *v, const void *grad);
 typedef struct UpdateDef { const char *name; int32_t n_state; UpdateFn *ref32, *ref64, *fast; } UpdateDef;   /* fast may be NULL */
 MDR_API const UpdateDef *mdr_op_update(const char *name);            /* "adamw", "sgd"; NULL if unknown                 */
-MDR_API const char *const *mdr_op_update_names(void);
 #endif

@@ -52,12 +52,10 @@ UpdateFn mdr_update_adamw_cpu, mdr_update_sgd_cpu;
 static const UpdateDef table[] = {
     {"adamw", 2, mdr_update_adamw_f32, mdr_update_adamw_f64, FAST(adamw)},
     {"sgd", 0, mdr_update_sgd_f32, mdr_update_sgd_f64, FAST(sgd)}};
-static const char *const names[] = {"adamw", "sgd", NULL};
 
 const UpdateDef *mdr_op_update(const char *name) {
     for (int i = 0; i < MDR_COUNT(table); i++)
         if (strcmp(table[i].name, name) == 0) return &table[i];
     return NULL;
 }
-const char *const *mdr_op_update_names(void) { return names; }
 #endif

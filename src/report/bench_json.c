@@ -3,16 +3,13 @@
  * not finite or does not exist is null; params and state are of the first task's model. Names may be added to, never
  * changed. */
 #include "report/report.h"
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 
-static json_t *real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 static json_t *interval(const Score *s) {
     if (!(s->half >= 0) || !isfinite(s->value)) return json_null();
     json_t *pair = json_array();
-    json_array_append_new(pair, real(s->value - s->half));
-    json_array_append_new(pair, real(s->value + s->half));
+    json_array_append_new(pair, mdr_report_real(s->value - s->half));
+    json_array_append_new(pair, mdr_report_real(s->value + s->half));
     return pair;
 }
 
@@ -38,15 +35,15 @@ static json_t *task_row(const ArchScore *s, const TaskScore *t) {
     set(o, "settings_left_out", json_integer(t->n_left_out));
     set(o, "seeds", json_integer(t->macro.n));
     set(o, "diverged", json_integer(t->macro.n_diverged));
-    set(o, "test_acc_macro", real(t->macro.value));
+    set(o, "test_acc_macro", mdr_report_real(t->macro.value));
     set(o, "interval", interval(&t->macro));
-    set(o, "df", t->macro.half >= 0 ? real(t->macro.df) : json_null());
-    set(o, "chance_macro", scored ? real(t->levels.chance_macro) : json_null());
-    set(o, "ceiling_macro", scored ? real(t->levels.ceiling_macro) : json_null());
-    set(o, "test_acc", real(t->plain.value));
+    set(o, "df", t->macro.half >= 0 ? mdr_report_real(t->macro.df) : json_null());
+    set(o, "chance_macro", scored ? mdr_report_real(t->levels.chance_macro) : json_null());
+    set(o, "ceiling_macro", scored ? mdr_report_real(t->levels.ceiling_macro) : json_null());
+    set(o, "test_acc", mdr_report_real(t->plain.value));
     set(o, "test_acc_interval", interval(&t->plain));
-    set(o, "chance", scored ? real(t->levels.chance) : json_null());
-    set(o, "ceiling", scored ? real(t->levels.ceiling) : json_null());
+    set(o, "chance", scored ? mdr_report_real(t->levels.chance) : json_null());
+    set(o, "ceiling", scored ? mdr_report_real(t->levels.ceiling) : json_null());
     set(o, "at_chance", scored ? json_boolean(t->at_chance) : json_null());
     return o;
 }
@@ -56,10 +53,10 @@ static json_t *mean_row(const ArchScore *s) {
     set(o, "tasks", json_integer(s->n_task));
     set(o, "seeds", json_integer(s->mean.n));
     set(o, "diverged", json_integer(s->mean.n_diverged));
-    set(o, "test_acc_macro", real(s->mean.value));
+    set(o, "test_acc_macro", mdr_report_real(s->mean.value));
     set(o, "interval", interval(&s->mean));
-    set(o, "df", s->mean.half >= 0 ? real(s->mean.df) : json_null());
-    set(o, "mad_lab", real(s->mad_lab));
+    set(o, "df", s->mean.half >= 0 ? mdr_report_real(s->mean.df) : json_null());
+    set(o, "mad_lab", mdr_report_real(s->mad_lab));
     return o;
 }
 
@@ -69,16 +66,13 @@ static json_t *seeds(const Protocol *p) {
     return list;
 }
 
-void mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out) {
-    json_t *o = json_object(), *rows = json_array(), *means = json_array();
+Err *mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out) {
+    json_t *o = mdr_report_json_head("madras.bench/1", p->name), *rows = json_array(), *means = json_array();
     for (int32_t i = 0; i < n; i++) {
         for (int32_t k = 0; k < score[i].n_task; k++)
             json_array_append_new(rows, task_row(&score[i], &score[i].task[k]));
         if (p->mean_allowed) json_array_append_new(means, mean_row(&score[i]));
     }
-    set(o, "schema", json_string("madras.bench/1"));
-    set(o, "madras", json_string(MDR_VERSION));
-    set(o, "protocol", json_string(p->name));
     set(o, "select", json_string(p->select_on_test ? "test" : "valid"));
     set(o, "precision", json_string("float32"));
     set(o, "class", json_string(mdr_cpu_class()));
@@ -87,8 +81,5 @@ void mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n,
     set(o, "grid_points", json_integer(p->n_lr * p->n_decay));
     set(o, "rows", rows);
     set(o, "means", means);
-    char *s = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
-    if (s) mdr_text_printf(out, "%s\n", s);
-    free(s);
-    json_decref(o);
+    return mdr_report_json(o, JSON_INDENT(1), out);
 }

@@ -2,14 +2,19 @@
 #ifndef MDR_REPORT_H
 #define MDR_REPORT_H
 #include "study/study.h"
+#include <jansson.h>
 
 typedef struct ReportStyle { int32_t columns; bool colour; } ReportStyle;    /* columns: 80 unless a terminal says more   */
 /* The table of a bench: one row an architecture, columns tasks, rows of chance and ceiling; caption with protocol, precision,
  * class, seeds and what may not be concluded. */
 MDR_API void mdr_report_bench(const Protocol *p, const ArchScore *score, int32_t n, const ReportStyle *style, Text *out);
-MDR_API void mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out);
-/* A plain table: first row is the header; right-aligned where every cell of a column is a number. cells[rows][cols]. */
-MDR_API void mdr_report_table(const char *const *cells, int32_t rows, int32_t cols, const ReportStyle *style, Text *out);
+MDR_API Err *mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out);
+
+/* ---- JSON: real numbers with 17 digits (exact), null where there is none ---- */
+MDR_API json_t *mdr_report_real(double x);                        /* null where not finite                                */
+MDR_API json_t *mdr_report_json_head(const char *schema, const char *protocol);   /* {schema, madras, protocol}; NULL: null */
+MDR_API void mdr_report_json_epoch(json_t *o, const EpochScore *e);               /* epoch, step, metrics; e NULL: nulls   */
+MDR_API Err *mdr_report_json(json_t *o, size_t flags, Text *out); /* one object and a newline; takes o over               */
 
 /* What one worker of this machine can do at most, measured by its own kernels: FLOP/s (a product that fits the cache), bytes/s
  * (copying within the L2 cache, where a slice's values mostly are), exponentials/s. Takes about half a second. */

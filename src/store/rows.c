@@ -4,17 +4,15 @@
 #include <string.h>
 #include <time.h>
 
-static const char *const status_name[] = {"done", "diverged", "stopped-early"}; /* TrialStatus                       */
-
 static const char insert_trial[] = "INSERT INTO trial(key, spec, architecture, label, task, class, numerics, seed, "
                                    "params, state, flops, created, status, seconds, n_epoch)"
                                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(key) DO NOTHING";
-static const char insert_epoch[] = "INSERT INTO epoch VALUES(?,?,?,?,?,?,?,?,?,?,?,?)";
+static const char insert_epoch[] = "INSERT INTO epoch VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char columns[] =
     "SELECT id, key, spec, architecture, label, task, class, numerics, seed, params, state, flops, created, status,"
     " seconds, n_epoch FROM trial";
 static const char select_epochs[] = "SELECT epoch, step, train_loss, seconds, valid_loss, valid_acc, valid_acc_macro, "
-                                    "test_loss, test_acc, test_acc_macro"
+                                    "valid_ppl, test_loss, test_acc, test_acc_macro, test_ppl"
                                     " FROM epoch WHERE trial=? ORDER BY n";
 
 static Err *prepare(Store *s, const char *sql, sqlite3_stmt **q) {
@@ -39,7 +37,7 @@ static Err *put_trial(Store *s, const StoreTrial *t) {
     text(q, &at, t->class_name), whole(q, &at, t->numerics), whole(q, &at, t->seed), whole(q, &at, t->params),
         whole(q, &at, t->state);
     real(q, &at, t->flops), whole(q, &at, t->created ? t->created : (int64_t)time(NULL)),
-        text(q, &at, status_name[t->result.status]);
+        text(q, &at, mdr_train_status_name(t->result.status));
     real(q, &at, t->result.seconds), whole(q, &at, t->result.n_epoch);
     int rc = sqlite3_step(q);
     Err *e = rc == SQLITE_DONE ? NULL : mdr_store_error(s->db, s->path, rc);
@@ -53,8 +51,8 @@ static Err *put_epochs(Store *s, const TrialResult *r) {
     Err *e = prepare(s, insert_epoch, &q);
     for (int32_t i = 0; !e && i < r->n_epoch; i++) {
         const EpochScore *x = &r->epoch[i];
-        const double v[] = {x->train_loss,      x->seconds,   x->valid.loss, x->valid.acc,
-                            x->valid.acc_macro, x->test.loss, x->test.acc,   x->test.acc_macro};
+        const SplitScore *a = &x->valid, *b = &x->test;
+        const double v[] = {x->train_loss, x->seconds, a->loss, a->acc, a->acc_macro, a->ppl, b->loss, b->acc, b->acc_macro, b->ppl};
         int at = 0;
         whole(q, &at, id), whole(q, &at, i), whole(q, &at, x->epoch), whole(q, &at, x->step);
         for (int k = 0; k < MDR_COUNT(v); k++) real(q, &at, v[k]);
@@ -103,8 +101,8 @@ static Err *get_epochs(Store *s, sqlite3_stmt *q, int64_t id, Arena *a, StoreTri
                                             sqlite3_column_int64(q, 1),
                                             real_of(q, 2),
                                             real_of(q, 3),
-                                            {real_of(q, 4), real_of(q, 5), real_of(q, 6)},
-                                            {real_of(q, 7), real_of(q, 8), real_of(q, 9)}};
+                                            {real_of(q, 4), real_of(q, 5), real_of(q, 6), real_of(q, 7)},
+                                            {real_of(q, 8), real_of(q, 9), real_of(q, 10), real_of(q, 11)}};
     }
     if (rc != SQLITE_DONE) return mdr_store_error(s->db, s->path, rc);
     return n == want ? NULL : damaged(s, t->key);
@@ -126,8 +124,8 @@ static Err *get_row(Store *s, sqlite3_stmt *q, sqlite3_stmt *epochs, Arena *a, S
                       .created = sqlite3_column_int64(q, 12)};
     const char *status = text_of(q, a, 13);
     int k = 0;
-    while (k < MDR_COUNT(status_name) && strcmp(status, status_name[k])) k++;
-    if (k == MDR_COUNT(status_name)) return damaged(s, t->key);
+    while (k <= TRIAL_STOPPED_EARLY && strcmp(status, mdr_train_status_name((TrialStatus)k))) k++;
+    if (k > TRIAL_STOPPED_EARLY) return damaged(s, t->key);
     t->result.status = (TrialStatus)k;
     t->result.seconds = real_of(q, 14);
     t->result.n_epoch = sqlite3_column_int(q, 15);

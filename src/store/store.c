@@ -6,8 +6,9 @@
  *     a writer dies.
  *  3. A stored trial never changes: putting an existing key again writes nothing.
  *  4. trial.n_epoch counts the rows of epoch; a trial read back with another number is reported as damage.
- *  5. A file is a store if and only if its application_id is ours; its user_version is the format. Both are set in the
- *     transaction that makes the tables, so a half-made store is an empty file to the next opener.
+ *  5. A file is a store if and only if its application_id is ours; its user_version is the format, and a store of any other
+ *     format, newer or older, is refused: whoever changes the tables raises FORMAT. Both are set in the transaction that
+ *     makes the tables, so a half-made store is an empty file to the next opener.
  *  6. No file is written to before it is known to be ours or empty.
  *  7. What is not finite comes back as it was: NaN is stored as NULL, infinities as themselves.
  *  8. Reading (create == false) writes nothing to the file and needs no write access to it or its folder.
@@ -19,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION = 0x4d445253 /* "MDRS" */, FORMAT = 1, WAIT_MS = 60000, CHECK_BYTES = 32 << 20 };
+enum { APPLICATION = 0x4d445253 /* "MDRS" */, FORMAT = 2, WAIT_MS = 60000, CHECK_BYTES = 32 << 20 };
 
 static const char schema[] =
     "CREATE TABLE trial(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,"
@@ -27,8 +28,8 @@ static const char schema[] =
     " numerics INTEGER NOT NULL, seed INTEGER NOT NULL, params INTEGER NOT NULL, state INTEGER NOT NULL, flops REAL,"
     " created INTEGER NOT NULL, status TEXT NOT NULL, seconds REAL, n_epoch INTEGER NOT NULL);"
     "CREATE TABLE epoch(trial INTEGER NOT NULL REFERENCES trial(id), n INTEGER NOT NULL, epoch INTEGER NOT NULL,"
-    " step INTEGER NOT NULL, train_loss REAL, seconds REAL, valid_loss REAL, valid_acc REAL, valid_acc_macro REAL,"
-    " test_loss REAL, test_acc REAL, test_acc_macro REAL, PRIMARY KEY(trial, n)) WITHOUT ROWID;";
+    " step INTEGER NOT NULL, train_loss REAL, seconds REAL, valid_loss REAL, valid_acc REAL, valid_acc_macro REAL, valid_ppl REAL,"
+    " test_loss REAL, test_acc REAL, test_acc_macro REAL, test_ppl REAL, PRIMARY KEY(trial, n)) WITHOUT ROWID;";
 
 Err *mdr_store_error(sqlite3 *db, const char *path, int rc) {
     int os = db ? sqlite3_system_errno(db) : 0;
@@ -92,6 +93,9 @@ static Err *identify(sqlite3 *db, const char *path, bool *fresh) {
     if (format > FORMAT)
         return MDR_ERR_USER("%s: was made by a newer madras (format %lld; this one reads %d)", path, (long long)format,
                             (int)FORMAT);
+    if (format > 0 && format < FORMAT)
+        return MDR_ERR_USER("%s: was made by an older madras (format %lld; this one reads %d): move it away, a new store "
+                            "is made at the next bench", path, (long long)format, (int)FORMAT);
     return format == FORMAT ? NULL : MDR_ERR_MACHINE("%s: is damaged (format %lld)", path, (long long)format);
 }
 
@@ -185,7 +189,7 @@ static Err *connect_immutable(Store *s) {
 static Err *open_to_read(Store *s) {
     bool fresh = false;
     if (access(s->path, F_OK) != 0 && errno == ENOENT)
-        return MDR_ERR_USER("%s: there is no store yet: a bench or a training makes it", s->path);
+        return MDR_ERR_USER("%s: there is no store yet: madras bench makes it", s->path);
     if (access(s->path, R_OK) != 0) return MDR_ERR_USER("%s: cannot be opened: %s", s->path, strerror(errno));
     MDR_TRY(connect(s->path, SQLITE_OPEN_READONLY, &s->db, s->path));
     int64_t ignored;

@@ -20,7 +20,7 @@ typedef struct StoreTrial {
 
 typedef struct Store Store;
 /* NULL path: $MADRAS_STORE, else $XDG_STATE_HOME/madras/trials.db, else ~/.local/state/madras/trials.db; folders are made.
- * Refused, each with one sentence: not a store, a newer store, damaged, unreadable, on a network file system. */
+ * Refused, each with one sentence: not a store, one of another format, damaged, unreadable, on a network file system. */
 MDR_API Err *mdr_store_open(const char *path, bool create, Store **s);
 MDR_API bool mdr_store_exists(const char *path);                 /* is there a file at the place mdr_store_open would use */
 MDR_API void mdr_store_close(Store *s);

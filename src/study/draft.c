@@ -3,7 +3,9 @@
  *   help    one line
  *   mean    true: a mean over tasks may be printed
  *   select  valid | test: the split that chooses epoch and grid point
- *   train, model, layers   keys and values; layers: {swiglu: {dim_inner: 512}} are defaults under what an
+ *   train   keys and values. `epochs` without `steps` beside it takes the place of the steps given before, of each task's
+ *           too; else steps above 0 count, whatever the epochs
+ *   model, layers   keys and values; layers: {swiglu: {dim_inner: 512}} are defaults under what an
  *           architecture says
  *   grid    {lr: [...], weight_decay: [...]}: every combination is tried. A run without a grid takes train's lr and
  *           weight_decay if this file gives them, else the first of the grid. lr under train alone replaces the grid
@@ -73,6 +75,10 @@ static Err *read_model(const Source *s, const Yaml *y) {
 static Err *read_train(const Source *s, const Yaml *y) {
     Draft *d = s->d;
     MDR_TRY(read_table(s, y, "train", mdr_train_params, &d->train));
+    if (mdr_yaml_get(y, "epochs") && !mdr_yaml_get(y, "steps")) {
+        d->train.steps = 0;
+        for (int32_t i = 0; i < d->n_task; i++) mdr_study_train_change(d, &d->task[i], "steps", "0");
+    }
     if (mdr_yaml_get(y, "lr")) d->n_lr = 1, d->lr[0] = d->train.lr;
     if (mdr_yaml_get(y, "weight_decay")) d->n_decay = 1, d->decay[0] = d->train.weight_decay;
     return NULL;
@@ -146,9 +152,8 @@ static Err *unknown_layer(const Source *s, const Yaml *y, const char *name) {
     int n = 0;
     for (; n < 256 && mdr_layer_at(n); n++) names[n] = mdr_layer_at(n)->name;
     names[n] = NULL;
-    const char *near = mdr_text_nearest(name, names);
-    return near ? MDR_ERR_USER("%s: there is no layer `%s`; did you mean `%s`?", mdr_study_where(s, y), name, near)
-                : MDR_ERR_USER("%s: there is no layer `%s`; see `madras list layers`", mdr_study_where(s, y), name);
+    const char *what = mdr_arena_printf(s->d->arena, "%s: there is no layer", mdr_study_where(s, y));
+    return MDR_ERR_UNKNOWN(what, name, names, "see `madras list layers`");
 }
 static void set_default(Draft *d, const char *layer, const char *key, const char *value) {
     for (int32_t i = 0; i < d->n_default; i++)
@@ -191,12 +196,8 @@ Err *mdr_study_read(const Source *s, bool may_have_base) {
         bool known = false;
         for (int k = 0; k < MDR_COUNT(field); k++) known = known || strcmp(key, field[k].key) == 0;
         if (known) continue;
-        const char *near = mdr_text_nearest(key, names);
-        return near ? MDR_ERR_USER("%s: unknown key `%s`; did you mean `%s`?", mdr_study_where(s, s->root->item[i]),
-                                   key, near)
-                    : MDR_ERR_USER("%s: unknown key `%s`; there are base, help, mean, select, model, train, grid, "
-                                   "seeds, layers, tasks",
-                                   mdr_study_where(s, s->root->item[i]), key);
+        const char *where = mdr_study_where(s, s->root->item[i]);
+        return MDR_ERR_UNKNOWN(mdr_arena_printf(s->d->arena, "%s: unknown key", where), key, names, NULL);
     }
     for (int i = 0; i < MDR_COUNT(field); i++) {
         const Yaml *y = mdr_yaml_get(s->root, field[i].key);

@@ -1,6 +1,6 @@
 /* --set key=value over everything a protocol and a config file say. A task's key is set in the baseline of every
  * selected task that has it, and the changes of that key leave the ladder (the rest of the ladder stays). lr and
- * weight_decay replace the grid. */
+ * weight_decay replace the grid; epochs without a steps beside it replaces the steps of the protocol (resolve.c). */
 #include "study/internal.h"
 #include <string.h>
 
@@ -16,12 +16,9 @@ static Err *unknown(const char *key) {
     int n = add_names(mdr_train_params, names, add_names(mdr_model_params, names, 0));
     for (int i = 0; mdr_task_at(i); i++) n = add_names(mdr_task_at(i)->params, names, n);
     names[n] = NULL;
-    const char *near = mdr_text_nearest(key, names);
-    return near ? MDR_ERR_USER("--set: there is no key `%s`; did you mean `%s`?", key, near)
-                : MDR_ERR_USER("--set: there is no key `%s`; a layer's parameters stand in the architecture, the keys "
-                               "of tasks, models and "
-                               "training in `madras list`",
-                               key);
+    return MDR_ERR_UNKNOWN("--set: there is no key", key, names,
+                           "a layer's parameters stand in the architecture, the keys of tasks, models and training in "
+                           "`madras list`");
 }
 
 static Err *set_train(Draft *d, const char *key, const char *value) {

@@ -56,7 +56,7 @@ static Err *choose_tasks(Draft *d, const char *tasks) {
 static Err *make_single(Draft *d) {
     if (d->n_task != 1) return MDR_ERR_USER("one task must be named: one trial is trained");
     d->task[0].n_change = 0;
-    d->n_lr = d->n_decay = 1;
+    d->n_lr = d->n_decay = d->n_seed = 1;          /* of its seeds the first                                     */
     d->lr[0] = d->train.lr;
     d->decay[0] = d->train.weight_decay;
     return NULL;
@@ -119,6 +119,13 @@ static Err *lay_out(const Draft *d, Protocol *p) {
     return NULL;
 }
 
+static bool has_set(const SettleSpec *s, const char *key) {
+    size_t n = strlen(key);
+    for (int32_t i = 0; i < s->n_set; i++)
+        if (strncmp(s->set[i], key, n) == 0 && s->set[i][n] == '=') return true;
+    return false;
+}
+
 static Err *settle(Draft *d, const SettleSpec *s, Protocol *p) {
     mdr_study_draft_init(d);
     MDR_TRY(mdr_study_find_protocol(d, s->protocol ? s->protocol : "madras"));
@@ -126,6 +133,7 @@ static Err *settle(Draft *d, const SettleSpec *s, Protocol *p) {
     if (d->n_task == 0) return MDR_ERR_USER("protocol `%s` has no tasks", d->name);
     if (s->tasks) MDR_TRY(choose_tasks(d, s->tasks));
     for (int32_t i = 0; i < s->n_set; i++) MDR_TRY(mdr_study_override(d, s->set[i]));
+    if (has_set(s, "epochs") && !has_set(s, "steps")) MDR_TRY(mdr_study_override(d, "steps=0"));
     if (s->single) MDR_TRY(make_single(d));
     if (s->seeds > MDR_MOST_SEEDS) return MDR_ERR_USER("at most %d seeds, got %d", (int)MDR_MOST_SEEDS, s->seeds);
     if (s->seeds > 0 && s->seeds != d->n_seed) { /* as many as the protocol has: the protocol's own */

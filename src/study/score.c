@@ -14,13 +14,17 @@ enum { LEAST_FOR_INTERVAL = 3 };
 static const double SATURATED = 0.999;
 
 static double acc(const EpochScore *e, bool on_test) { return on_test ? e->test.acc_macro : e->valid.acc_macro; }
-static double loss(const EpochScore *e, bool on_test) { return on_test ? e->test.loss : e->valid.loss; }
+/* mad-lab watches perplexity, the mean of exp(batch loss): it is no function of the mean loss. */
+static double loss(const EpochScore *e, bool on_test) { return on_test ? e->test.ppl : e->valid.loss; }
+static bool usable(const EpochScore *e, bool on_test) {
+    return isfinite(acc(e, on_test)) && isfinite(on_test ? e->test.loss : e->valid.loss) && !isnan(loss(e, on_test));
+}
 
 int32_t mdr_study_select_epoch(const TrialResult *r, bool on_test) {
     int32_t best = -1;
     for (int32_t i = 0; i < r->n_epoch; i++) {
         const EpochScore *e = &r->epoch[i];
-        if (!isfinite(acc(e, on_test)) || !isfinite(loss(e, on_test))) continue;
+        if (!usable(e, on_test)) continue;
         const EpochScore *b = best < 0 ? NULL : &r->epoch[best];
         bool better;
         if (!b) better = true;
@@ -61,9 +65,10 @@ static Pick pick(const Study *s, int32_t setting, int32_t r, const TaskLevels *l
         int32_t k = x->status == TRIAL_DIVERGED ? -1 : mdr_study_select_epoch(x, on_test);
         if (k < 0) continue;
         const EpochScore *e = &x->epoch[k];
-        double da = best ? acc(e, on_test) - acc(best, on_test) : 1,
-               dl = best ? loss(e, on_test) - loss(best, on_test) : -1;
-        if (da > 0 || (da == 0 && (dl < 0 || (dl == 0 && is_before(&s->spec[i], best_spec)))))
+        double a = acc(e, on_test), l = loss(e, on_test); /* perplexities may be infinite: never subtracted         */
+        if (!best || a > acc(best, on_test) ||
+            (a == acc(best, on_test) &&
+             (l < loss(best, on_test) || (l == loss(best, on_test) && is_before(&s->spec[i], best_spec)))))
             best = e, best_spec = &s->spec[i];
     }
     if (!best) return (Pick){levels->chance_macro, levels->chance, true};

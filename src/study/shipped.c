@@ -1,11 +1,11 @@
 /* Protocols by name: those compiled in (src/study/protocols, through scripts/tables.sh), files, and what a protocol is
  * based on. A base is a shipped name or a file beside the one that names it. */
 #include "study/internal.h"
+#include <errno.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 extern const ProtocolFile mdr_protocol_files[]; /* ends with name == NULL                                             */
-enum { DEEPEST = 8 };                           /* protocols on protocols: deeper is a circle                         */
 
 const ProtocolFile *mdr_study_protocol_at(int i) {
     for (int k = 0; mdr_protocol_files[k].name; k++)
@@ -22,18 +22,9 @@ static const ProtocolFile *find(const char *name) {
 static Err *unknown(const char *name) {
     const char *names[65];
     int n = 0;
-    Text list = {0};
-    for (; mdr_protocol_files[n].name && n < 64; n++) {
-        names[n] = mdr_protocol_files[n].name;
-        mdr_text_printf(&list, "%s%s", n ? ", " : "", names[n]);
-    }
+    for (; mdr_protocol_files[n].name && n < 64; n++) names[n] = mdr_protocol_files[n].name;
     names[n] = NULL;
-    const char *near = mdr_text_nearest(name, names);
-    Err *e = near ? MDR_ERR_USER("there is no protocol `%s`, nor a file of that name; did you mean `%s`?", name, near)
-                  : MDR_ERR_USER("there is no protocol `%s`, nor a file of that name; shipped are %s", name,
-                                 mdr_text_str(&list));
-    mdr_text_free(&list);
-    return e;
+    return MDR_ERR_UNKNOWN("there is no file and no protocol", name, names, NULL);
 }
 
 /* "a/b/paper.yml" -> "paper". */
@@ -42,38 +33,52 @@ static const char *stem(Arena *a, const char *path) {
     return mdr_arena_printf(a, "%.*s", (int)(dot && dot > from ? dot - from : (ptrdiff_t)strlen(from)), from);
 }
 
-/* path: what name means as a file. The innermost base is read first. depth counts bases. */
-static Err *load(Draft *d, const char *name, const char *path, int depth);
+/* The files being read, innermost first: each is the base of the next. Told apart by what they are, not by how their
+ * paths are spelt. */
+typedef struct Chain { dev_t device; ino_t inode; const struct Chain *next; } Chain;
 
-static Err *load_base(const Source *s, const Yaml *y, int depth) {
+static bool on_chain(const Chain *c, const struct stat *st) {
+    for (; c; c = c->next)
+        if (c->device == st->st_dev && c->inode == st->st_ino) return true;
+    return false;
+}
+
+/* path: what name means as a file. The innermost base is read first. */
+static Err *load(Draft *d, const char *name, const char *path, const Chain *above);
+
+static Err *load_base(const Source *s, const Yaml *y, const Chain *above) {
     MDR_TRY(mdr_study_want(s, y, MDR_YAML_SCALAR, "base"));
     const char *slash = strrchr(s->name, '/');
     const char *path = slash && y->text[0] != '/'
                            ? mdr_arena_printf(s->d->arena, "%.*s/%s", (int)(slash - s->name), s->name, y->text)
                            : y->text;
-    return mdr_err_wrap(load(s->d, y->text, path, depth + 1), "%s", mdr_study_where(s, y));
+    return mdr_err_wrap(load(s->d, y->text, path, above), "%s", mdr_study_where(s, y));
 }
 
-static Err *load(Draft *d, const char *name, const char *path, int depth) {
-    if (depth > DEEPEST)
-        return MDR_ERR_USER("protocols are based on each other more than %d deep, or in a circle", (int)DEEPEST);
+static Err *load(Draft *d, const char *name, const char *path, const Chain *above) {
     const ProtocolFile *f = find(name);
     Yaml *root = NULL;
     Source s = {d, path, NULL};
+    Chain own = {.next = above};
     if (f) {
         s.name = mdr_arena_printf(d->arena, "%s.yml", f->name);
         MDR_TRY(mdr_yaml_parse(d->arena, f->text, strlen(f->text), s.name, &root));
     } else {
-        if (access(path, F_OK) != 0) return unknown(name);
+        struct stat st;
+        if (stat(path, &st) != 0 && errno == ENOENT) return unknown(name);
+        if (stat(path, &st) == 0) {
+            if (on_chain(above, &st)) return MDR_ERR_USER("protocol `%s` is its own base", name);
+            own.device = st.st_dev, own.inode = st.st_ino;
+        }
         MDR_TRY(mdr_yaml_load(d->arena, path, &root));
     }
     s.root = root;
     MDR_TRY(mdr_study_want(&s, root, MDR_YAML_MAP, "a protocol"));
     const Yaml *base = mdr_yaml_get(root, "base");
-    if (base) MDR_TRY(load_base(&s, base, depth));
+    if (base) MDR_TRY(load_base(&s, base, &own));
     MDR_TRY(mdr_study_read(&s, true));
     d->name = f ? f->name : stem(d->arena, path);
     return NULL;
 }
 
-Err *mdr_study_find_protocol(Draft *d, const char *name) { return load(d, name, name, 0); }
+Err *mdr_study_find_protocol(Draft *d, const char *name) { return load(d, name, name, NULL); }

@@ -33,7 +33,7 @@ typedef struct SettleSpec {
     const char *const *set;               /* "key=value"                                                                  */
     int32_t n_set;
     int32_t seeds;                        /* > 0: replicates, overriding the protocol                                     */
-    bool single;                          /* train: one setting, no grid: lr and weight_decay from the values             */
+    bool single;                          /* train: one setting, no grid (lr and weight_decay from the values), first seed */
 } SettleSpec;
 MDR_API Err *mdr_study_settle(const SettleSpec *s, Protocol **p);
 MDR_API void mdr_study_protocol_free(Protocol *p);
@@ -58,7 +58,7 @@ typedef struct ArchScore { const Arch *arch; TaskScore *task; int32_t n_task; Sc
 MDR_API void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, const TrialResult *const *results, int32_t n,
                              Arena *arena, ArchScore *out);
 /* The epoch a selection rule picks. Validation: highest macro accuracy, ties by lower loss, then earlier. Test: mad-lab's rule, lowest
- * loss (perplexity). -1: none with finite values. */
+ * perplexity, ties by accuracy, then earlier. -1: none with finite values. */
 MDR_API int32_t mdr_study_select_epoch(const TrialResult *r, bool on_test);
 MDR_API double mdr_study_t_quantile(double df, double p);        /* inverse of Student's t distribution                  */
 #endif

@@ -12,17 +12,9 @@ Err *mdr_study_find_task(const char *name, const TaskDef **t) {
     if (*t) return NULL;
     const char *names[MDR_MOST_TASKS + 1];
     int n = 0;
-    Text list = {0};
-    for (; n < MDR_MOST_TASKS && mdr_task_at(n); n++) {
-        names[n] = mdr_task_at(n)->name;
-        mdr_text_printf(&list, "%s%s", n ? ", " : "", names[n]);
-    }
+    for (; n < MDR_MOST_TASKS && mdr_task_at(n); n++) names[n] = mdr_task_at(n)->name;
     names[n] = NULL;
-    const char *near = mdr_text_nearest(name, names);
-    Err *e = near ? MDR_ERR_USER("there is no task `%s`; did you mean `%s`?", name, near)
-                  : MDR_ERR_USER("there is no task `%s`; there are %s", name, mdr_text_str(&list));
-    mdr_text_free(&list);
-    return e;
+    return MDR_ERR_UNKNOWN("there is no task", name, names, NULL);
 }
 
 void mdr_study_train_change(Draft *d, TaskDraft *t, const char *key, const char *value) {
@@ -73,6 +65,7 @@ static Err *read_train(const Source *s, const Yaml *y, TaskDraft *t) {
         MDR_TRY(mdr_params_set(mdr_train_params, &scratch, y->key[i], y->item[i]->text, what));
         mdr_study_train_change(s->d, t, y->key[i], y->item[i]->text);
     }
+    if (mdr_yaml_get(y, "epochs") && !mdr_yaml_get(y, "steps")) mdr_study_train_change(s->d, t, "steps", "0");
     return NULL;
 }
 

@@ -21,6 +21,7 @@ static void draw_job(void *ctx, int worker)
 {
     Draw *d = ctx;
     Trainer *t = d->t;
+    double begin = mdr_clock();
     int32_t copies = t->own_data ? t->n : 1, all = copies * d->n, w = mdr_pool_size(t->pool);
     for (int32_t i = (int32_t)((int64_t)all * worker / w); i < (int64_t)all * (worker + 1) / w; i++) {
         int32_t m = i / d->n, k = i % d->n;
@@ -30,6 +31,7 @@ static void draw_job(void *ctx, int worker)
         int64_t at = ((int64_t)m * d->stride + k) * t->rows;
         mdr_task_example(data, example, t->tokens + at, t->targets + at);
     }
+    mdr_exec_trace_add(d->split == SPLIT_TRAIN ? t->exec : t->eval_exec, worker, -1, "data", begin);
 }
 
 int32_t mdr_train_batch(Trainer *t, Split split, int64_t index)

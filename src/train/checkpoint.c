@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FORMAT = 1 };
+enum { FORMAT = 2 };
 static const char MAGIC[8] = {'M', 'A', 'D', 'R', 'A', 'S', 'C', 'P'};
 
 static void put(Text *t, const void *p, size_t n) { mdr_text_add(t, p, n); }
@@ -44,7 +44,7 @@ Err *mdr_train_save(const Trainer *t, const char *path)
     put(&out, sum, 64);
     Err *e = mdr_file_write_atomic(path, out.s, out.n);
     mdr_text_free(&out);
-    return mdr_err_wrap(e, "checkpoint %s", path);
+    return mdr_err_wrap(e, "checkpoint");             /* whose path the message has                                         */
 }
 
 typedef struct Reader { const char *at, *end; bool short_read; } Reader;
@@ -125,8 +125,8 @@ Err *mdr_train_load(Trainer *t, const char *path)
 {
     char *text = NULL;
     size_t n = 0;
-    Err *e = mdr_file_read(path, (size_t)1 << 36, &text, &n);
-    if (!e) e = load(t, text, n);
+    MDR_TRY(mdr_err_wrap(mdr_file_read(path, (size_t)1 << 36, &text, &n), "checkpoint"));
+    Err *e = load(t, text, n);
     mdr_free(text);
     return mdr_err_wrap(e, "checkpoint %s", path);
 }

@@ -37,8 +37,9 @@ MDR_API int64_t mdr_train_total_steps(const TrialSpec *s);
 typedef struct TrialCost { int64_t params, state, steps; double flops; } TrialCost;  /* flops: whole trial, three forwards a training step */
 MDR_API Err *mdr_train_cost(const TrialSpec *s, TrialCost *c);
 
-/* Means over the split's batches of 128: loss over non-ignored targets; acc plain; acc_macro as mad-lab's. */
-typedef struct SplitScore { double loss, acc, acc_macro; } SplitScore;
+/* Means over the split's batches of 128, weighted by their sequences: loss over non-ignored targets; acc plain; acc_macro as
+ * mad-lab's; ppl: of exp(batch loss), as mad-lab logs perplexity, not exp(loss). */
+typedef struct SplitScore { double loss, acc, acc_macro, ppl; } SplitScore;
 typedef struct EpochScore {
     int32_t epoch;                        /* from 1                                                                      */
     int64_t step;
@@ -46,6 +47,7 @@ typedef struct EpochScore {
     SplitScore valid, test;
 } EpochScore;
 typedef enum TrialStatus { TRIAL_DONE, TRIAL_DIVERGED, TRIAL_STOPPED_EARLY } TrialStatus;   /* early: reached the stop accuracy */
+MDR_API const char *mdr_train_status_name(TrialStatus s);         /* "done", "diverged", "stopped early"                  */
 typedef struct TrialResult {
     TrialStatus status;
     int32_t n_epoch;
@@ -67,7 +69,9 @@ MDR_API int64_t mdr_train_steps_done(const Trainer *t);
 MDR_API double mdr_train_loss(const Trainer *t, int32_t member);  /* of the last step                                    */
 MDR_API const TrialResult *mdr_train_result(const Trainer *t, int32_t member);
 MDR_API Exec *mdr_train_exec(Trainer *t);                         /* for traces and profiles                              */
+MDR_API Exec *mdr_train_eval_exec(Trainer *t);                     /* evaluation's: traced apart                          */
 MDR_API const Plan *mdr_train_plan(const Trainer *t);
+MDR_API const Graph *mdr_train_graph(const Trainer *t);           /* lowered, with its gradients: what the plan runs      */
 MDR_API const Population *mdr_train_population(const Trainer *t);
 /* Checkpoint: written atomically; loading one of another spec, version or a damaged file is an error and changes nothing. */
 MDR_API Err *mdr_train_save(const Trainer *t, const char *path);

@@ -1,4 +1,5 @@
 /* The population trainer: one plan for training, one for evaluation (forward only, batches of 128), members side by side. */
+#include "base/real_math.h"
 #include "train/internal.h"
 #include <math.h>
 #include <string.h>
@@ -186,12 +187,20 @@ Err *mdr_train_step(Trainer *t)
     return NULL;
 }
 
+const char *mdr_train_status_name(TrialStatus s)
+{
+    static const char *const name[] = {[TRIAL_DONE] = "done", [TRIAL_DIVERGED] = "diverged", [TRIAL_STOPPED_EARLY] = "stopped early"};
+    return name[s];
+}
+
 bool mdr_train_epoch_ends(const Trainer *t) { return t->step > 0 && (t->step % t->epoch_steps == 0 || t->step >= t->total); }
 int64_t mdr_train_steps_done(const Trainer *t) { return t->step; }
 double mdr_train_loss(const Trainer *t, int32_t m) { return t->member[m].loss; }
 const TrialResult *mdr_train_result(const Trainer *t, int32_t m) { return &t->member[m].result; }
 Exec *mdr_train_exec(Trainer *t) { return t->exec; }
+Exec *mdr_train_eval_exec(Trainer *t) { return t->eval_exec; }
 const Plan *mdr_train_plan(const Trainer *t) { return t->plan; }
+const Graph *mdr_train_graph(const Trainer *t) { return t->joint; }
 const Population *mdr_train_population(const Trainer *t) { return t->pop; }
 
 bool mdr_train_finished(const Trainer *t)
@@ -213,9 +222,10 @@ static Err *score_split(Trainer *t, Split split, SplitScore *score)
         MDR_TRY(mdr_exec_step(t->eval_exec, t->pop, in, n_seq, false));
         for (int32_t m = 0; m < t->n; m++) {
             if (!t->member[m].training) continue;
-            double plain, macro, weight = (double)n_seq / (double)size;
+            double plain, macro, weight = (double)n_seq / (double)size, loss = *(const double *)mdr_exec_output(t->eval_exec, m, 0);
             mdr_train_accuracy(mdr_exec_output(t->eval_exec, m, 1), t->first->setting.vocab_size, &plain, &macro);
-            score[m].loss += weight * *(const double *)mdr_exec_output(t->eval_exec, m, 0);
+            score[m].loss += weight * loss;
+            score[m].ppl += weight * d_exp(loss);
             score[m].acc += weight * plain;
             score[m].acc_macro += weight * macro;
         }
