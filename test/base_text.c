@@ -91,6 +91,7 @@ static void test_unknown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_nearest), cmocka_unit_test(test_unknown), cmocka_unit_test(test_sha256)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_nearest), cmocka_unit_test(test_unknown),
+                                       cmocka_unit_test(test_sha256)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

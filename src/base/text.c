@@ -1,5 +1,5 @@
-/* Growing text, and the nearest of some names to a misspelt word, with the message that names it (optimal string alignment distance: insertion, deletion,
- * substitution, swap of neighbours; case and '-' against '_' cost nothing). */
+/* Growing text, and the nearest of some names to a misspelt word, with the message that names it (optimal string alignment
+ * distance: insertion, deletion, substitution, swap of neighbours; case and '-' against '_' cost nothing). */
 #include "base/base.h"
 #include <stdarg.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* madras train --plan: what a layer became. The lowered graph with its gradients, one op a line; the plan's instructions in the
- * order they run, each value with its place; what memory they take. Nothing is trained. */
+/* madras train --plan: what a layer became. The lowered graph with its gradients, one op a line; the plan's instructions
+ * in the order they run, each value with its place; what memory they take. Nothing is trained. */
 #include "cli/internal.h"
 
 static void memory(const PlanInfo *i, int workers, Text *t)
@@ -12,10 +12,10 @@ static void memory(const PlanInfo *i, int workers, Text *t)
         {"scratch", "a worker's, inside one op", i->scratch_bytes},
         {"lane", "gradients of a lane's slices", i->lane_bytes},
         {"post", "after the lanes are folded", i->post_bytes}};
-    mdr_text_printf(t, "\nmemory: %lld weights in %d parameters, batch cut into %d slices of %d sequences, %d lanes, %d workers\n", (long long)i->n_weight,
-                    i->n_param, i->n_slice, i->slice, i->n_lane, workers);
+    mdr_text_printf(t, "\nmemory: %lld weights in %d parameters, batch cut into %d slices of %d sequences, %d lanes, %d workers\n",
+                    (long long)i->n_weight, i->n_param, i->n_slice, i->slice, i->n_lane, workers);
     for (int k = 0; k < MDR_COUNT(row); k++)
-        mdr_text_printf(t, row[k].note[0] ? "  %-11s %12lld bytes  %s\n" : "  %-11s %12lld bytes%s\n", row[k].what, (long long)row[k].bytes, row[k].note);
+        mdr_text_printf(t, "  %-11s %12lld bytes%s%s\n", row[k].what, (long long)row[k].bytes, row[k].note[0] ? "  " : "", row[k].note);
 }
 
 Err *mdr_cli_print_plan(const Args *a, const TrialSpec *spec)
@@ -29,8 +29,8 @@ Err *mdr_cli_print_plan(const Args *a, const TrialSpec *spec)
     if (!e) {
         PlanInfo info = mdr_exec_info(mdr_train_plan(t));
         mdr_model_print(spec->arch, &arch);
-        mdr_text_printf(&out, "%s on %s, float32, %s\n\ngraph: number, op, shapes, phase <- inputs  (layer)\n", mdr_text_str(&arch), spec->task->name,
-                        mdr_cpu_class());
+        mdr_text_printf(&out, "%s on %s, float32, %s\n\ngraph: number, op, shapes, phase <- inputs  (layer)\n", mdr_text_str(&arch),
+                        spec->task->name, mdr_cpu_class());
         mdr_ir_print(mdr_train_graph(t), &out);
         mdr_text_printf(&out, "\nplan: phase, op, places of its outputs (+= added into) <- of its inputs  (layer)\n");
         mdr_exec_print(mdr_train_plan(t), &out);

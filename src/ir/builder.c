@@ -85,29 +85,38 @@ Err *mdr_ir_derive(Node *n)
     return NULL;
 }
 
-static Err *check_inputs(const Builder *b, const Node *n)
+Err *mdr_ir_check_arity(const Node *n)
 {
     const OpDef *op = n->op;
     if (n->n_in < op->min_in || n->n_in > op->max_in)
         return mdr_ir_shape_error(n, "takes %d to %d inputs, got %d", op->min_in, op->max_in, n->n_in);
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i].node < 0 && !((op->optional >> i) & 1u)) return mdr_ir_shape_error(n, "input %d is absent", i);
+    return NULL;
+}
+
+static Err *check_inputs(const Builder *b, const Node *n)
+{
+    MDR_TRY(mdr_ir_check_arity(n));
     for (int i = 0; i < n->n_in; i++) {
         Value v = n->in[i];
-        if (v.node < 0) {
-            if (!((op->optional >> i) & 1u)) return mdr_ir_shape_error(n, "input %d is absent", i);
-        } else if (v.node >= b->n_node || v.out < 0 || v.out >= b->node[v.node]->n_out) {
+        if (v.node >= 0 && (v.node >= b->n_node || v.out < 0 || v.out >= b->node[v.node]->n_out))
             return mdr_ir_shape_error(n, "input %d names a value that does not exist", i);
-        }
     }
     return NULL;
 }
 
 /* Shapes are int32_t and so are products of a few of their dimensions, here and in kernels. */
-static Err *check_sizes(const Node *n)
+Err *mdr_ir_check_sizes(const Node *n)
 {
     char p[64];
-    for (int k = 0; k < n->n_out; k++)
-        if (mdr_numel(n->out[k].shape) > INT32_MAX || mdr_numel(n->out[k].shape) < 1)
-            return mdr_ir_shape_error(n, "output %d is %s: a value of one sequence holds 1 to %d numbers", k, mdr_shape_text(n->out[k].shape, p), INT32_MAX);
+    for (int k = 0; k < n->n_out; k++) {
+        Shape s = n->out[k].shape;
+        int64_t numel = s.rank >= 1 && s.rank <= MDR_MAX_RANK ? 1 : 0;
+        for (int i = 0; i < s.rank && numel > 0 && numel <= INT32_MAX; i++) numel = s.d[i] < 1 ? 0 : numel * s.d[i];
+        if (numel < 1 || numel > INT32_MAX)
+            return mdr_ir_shape_error(n, "output %d is %s: a value of one sequence holds 1 to %d numbers", k, mdr_shape_text(s, p), INT32_MAX);
+    }
     return NULL;
 }
 
@@ -128,7 +137,7 @@ Value mdr_ir_node_bodies(Builder *b, const OpDef *op, const void *attr, int n_in
         if (op->attr_size) n->attr = mdr_arena_copy(b->arena, attr, op->attr_size);
         e = check_inputs(b, n);
         if (!e) e = op->shape(n);
-        if (!e) e = check_sizes(n);
+        if (!e) e = mdr_ir_check_sizes(n);
         if (!e) e = mdr_ir_derive(n);
     }
     if (e) mdr_ir_fail(b, e);

@@ -17,6 +17,8 @@ struct Builder {
 
 /* Derives axes and phase of n's outputs from its inputs (op-specific exceptions: param, input, const, sum_batch). */
 Err *mdr_ir_derive(Node *n);
+Err *mdr_ir_check_sizes(const Node *n);
+Err *mdr_ir_check_arity(const Node *n);           /* number of inputs, absent ones                                     */
 /* Copies g onto b; input k of g becomes bound[k] if bound is not NULL. */
 void mdr_ir_copy_bound(Builder *b, const Graph *g, HasOp *has, void *ctx, const Value *bound, CopyMap *map);
 Graph *mdr_ir_clone(const Graph *g);              /* node for node; NULL on a graph that holds a scan_grad               */

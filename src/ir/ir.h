@@ -17,7 +17,7 @@
 #define MDR_IR_H
 #include "base/base.h"
 
-enum { MDR_MAX_RANK = 4, MDR_MAX_IN = 32, MDR_MAX_OUT = 24 };
+enum { MDR_MAX_RANK = 4, MDR_MAX_IN = 32, MDR_MAX_OUT = 32 };
 
 /* Row-major; time, if the value has it, is the first dimension; a scalar is [1]. */
 typedef struct Shape { int32_t rank; int32_t d[MDR_MAX_RANK]; } Shape;

@@ -27,6 +27,12 @@ static Err *shape_scan(Node *n)
                                   n_state, a->n_carry + a->n_ys);
     if (a->n_carry * 2 + a->n_ys > MDR_MAX_OUT || a->length < 1 || a->chunk < 1)
         return mdr_ir_shape_error(n, "%d carries and %d outputs over %d steps", a->n_carry, a->n_ys, a->length);
+    for (int i = 0; i < body->n_output; i++) {
+        Value v = body->output[i];
+        if (v.node < 0) return mdr_ir_shape_error(n, "%s of the body is absent", i < a->n_carry ? "a next carry" : "an output");
+        if (body->node[v.node].out[v.out].phase == PH_POST)
+            return mdr_ir_shape_error(n, "output %d of the body is a sum over the batch, which would couple the sequences of a step", i);
+    }
     int32_t input[MDR_MAX_IN];
     if (mdr_ir_inputs(body, input, MDR_MAX_IN) != n_state || mdr_ir_params(body, NULL, 0) != 0)
         return mdr_ir_shape_error(n, "the body must take exactly its carries, xs and consts as inputs, and have no parameters");

@@ -26,6 +26,15 @@ static Err *same_dtype(Node *n)
     return NULL;
 }
 
+static Err *one_dtype(const Node *n)
+{
+    static const char *const name[] = {"real numbers", "token numbers", "sums"};
+    for (int i = 1; i < n->n_in; i++)
+        if (n->in_type[i].dtype != n->in_type[0].dtype)
+            return mdr_ir_shape_error(n, "input %d holds %s, input 0 %s", i, name[n->in_type[i].dtype], name[n->in_type[0].dtype]);
+    return NULL;
+}
+
 static Err *shape_reshape(Node *n)
 {
     Shape s = ((const ReshapeAttr *)n->attr)->shape, x = n->in_type[0].shape;
@@ -80,6 +89,7 @@ static Err *shape_join(Node *n)
     Shape s = n->in_type[0].shape;
     int64_t cols = 0;
     char p[64], q[64];
+    MDR_TRY(one_dtype(n));
     for (int i = 0; i < n->n_in; i++) {
         Shape x = n->in_type[i].shape;
         cols += mdr_cols(x);
@@ -106,7 +116,8 @@ static Err *shape_rows(Node *n)
     Shape x = n->in_type[0].shape;
     char p[64];
     if (x.rank < 1 || a->start < 0 || a->count < 1 || a->start > x.d[0] - a->count)
-        return mdr_ir_shape_error(n, "rows %d to %d of %s", a->start, a->start + a->count, mdr_shape_text(x, p));
+        return mdr_ir_shape_error(n, "rows %lld to %lld of %s", (long long)a->start, (long long)a->start + a->count,
+                                  mdr_shape_text(x, p));
     x.d[0] = a->count;
     n->out[0].shape = x;
     return same_dtype(n);
@@ -177,6 +188,7 @@ static bool broadcasts(Shape big, Shape small)
 static Err *shape_add(Node *n)
 {
     char p[64], q[64];
+    MDR_TRY(one_dtype(n));
     for (int i = 1; i < n->n_in; i++)
         if (!broadcasts(n->in_type[0].shape, n->in_type[i].shape))
             return mdr_ir_shape_error(n, "input %d is %s, input 0 is %s", i, mdr_shape_text(n->in_type[i].shape, p),
@@ -273,7 +285,7 @@ Value mdr_ir_const(Builder *b, Shape s, const double *data)
 }
 Value mdr_ir_reshape(Builder *b, Value x, Shape s)
 {
-    if (mdr_ir_has(x) && mdr_shape_equal(mdr_ir_type(b, x).shape, s)) return x;
+    if (!b->err && mdr_ir_has(x) && mdr_shape_equal(mdr_ir_type(b, x).shape, s)) return x;
     ReshapeAttr a = {s};
     return mdr_ir_node(b, &mdr_ir_op_reshape, &a, 1, &x);
 }
@@ -281,16 +293,20 @@ void mdr_ir_split(Builder *b, Value x, int n, const int32_t *size, Value *out)
 {
     SplitAttr a = {.n = n};
     for (int i = 0; i < n; i++) out[i] = MDR_ABSENT;
-    if (n > MDR_MAX_OUT) { mdr_ir_fail(b, MDR_ERR_MACHINE("split: %d parts, at most %d are possible", n, MDR_MAX_OUT)); return; }
+    if (n > MDR_MAX_OUT) {
+        Node at = {.op = &mdr_ir_op_split, .where = b->where};
+        mdr_ir_fail(b, mdr_ir_shape_error(&at, "%d parts, at most %d are possible", n, MDR_MAX_OUT));
+        return;
+    }
     for (int i = 0; i < n; i++) a.size[i] = size[i];
     Value v = mdr_ir_node(b, &mdr_ir_op_split, &a, 1, &x);
     for (int i = 0; i < n; i++) out[i] = mdr_ir_out(v, i);
 }
-Value mdr_ir_join(Builder *b, int n, const Value *in) { return n == 1 ? in[0] : mdr_ir_node(b, &mdr_ir_op_join, NULL, n, in); }
+Value mdr_ir_join(Builder *b, int n, const Value *in) { return n == 1 && !b->err ? in[0] : mdr_ir_node(b, &mdr_ir_op_join, NULL, n, in); }
 Value mdr_ir_rows(Builder *b, Value x, int32_t start, int32_t count)
 {
     Shape s = mdr_ir_type(b, x).shape;
-    if (mdr_ir_has(x) && start == 0 && count == s.d[0]) return x;
+    if (!b->err && mdr_ir_has(x) && start == 0 && count == s.d[0]) return x;
     RowsAttr a = {start, count, s.d[0]};
     return mdr_ir_node(b, &mdr_ir_op_rows, &a, 1, &x);
 }
@@ -307,7 +323,7 @@ Value mdr_ir_expand(Builder *b, Value x, int32_t n, bool trailing)
     a.trailing = trailing;
     return mdr_ir_node(b, &mdr_ir_op_expand, &a, 1, &x);
 }
-Value mdr_ir_add(Builder *b, int n, const Value *in) { return n == 1 ? in[0] : mdr_ir_node(b, &mdr_ir_op_add, NULL, n, in); }
+Value mdr_ir_add(Builder *b, int n, const Value *in) { return n == 1 && !b->err ? in[0] : mdr_ir_node(b, &mdr_ir_op_add, NULL, n, in); }
 Value mdr_ir_sum_rows(Builder *b, Value x) { return mdr_ir_node(b, &mdr_ir_op_sum_rows, NULL, 1, &x); }
 Value mdr_ir_sum_cols(Builder *b, Value x) { return mdr_ir_node(b, &mdr_ir_op_sum_cols, NULL, 1, &x); }
 Value mdr_ir_sum_batch(Builder *b, int n, const Value *in) { return mdr_ir_node(b, &mdr_ir_op_sum_batch, NULL, n, in); }

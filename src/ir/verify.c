@@ -30,9 +30,18 @@ Err *mdr_ir_shape_error(const Node *n, const char *fmt, ...)
                                    : MDR_ERR_USER("%s: %s", n->op->name, buf);
 }
 
+static Err *verify_body(const Node *n, const Graph *body, const char *what)
+{
+    Err *e = body ? mdr_ir_verify(body) : MDR_ERR_MACHINE("is missing");
+    return mdr_err_wrap(e, "%s%s%s: %s", n->where ? n->where : "", n->where && n->where[0] ? ": " : "", n->op->name, what);
+}
+
 static Err *verify_node(const Graph *g, int32_t i)
 {
     const Node *n = &g->node[i];
+    MDR_TRY(mdr_ir_check_arity(n));
+    if (n->op == &mdr_ir_op_scan || n->op == &mdr_ir_op_scan_grad) MDR_TRY(verify_body(n, n->body, "its body"));
+    if (n->op == &mdr_ir_op_scan_grad) MDR_TRY(verify_body(n, n->body_grad, "its body's gradient"));
     for (int k = 0; k < n->n_in; k++) {
         Value v = n->in[k];
         if (v.node < 0) continue;
@@ -45,13 +54,16 @@ static Err *verify_node(const Graph *g, int32_t i)
     }
     Node again = *n;
     memset(again.out, 0, sizeof again.out);
+    again.n_out = n->op->n_out;
+    again.sums = n->op->sums;
     MDR_TRY(n->op->shape(&again));
+    MDR_TRY(mdr_ir_check_sizes(&again));
     MDR_TRY(mdr_ir_derive(&again));
+    if (again.n_out != n->n_out || again.sums != n->sums) return mdr_ir_shape_error(n, "node %d: its outputs are not what the op gives", i);
     for (int k = 0; k < n->n_out; k++) {
         const Type *t = &n->out[k], *u = &again.out[k];
         if (!mdr_shape_equal(t->shape, u->shape) || t->dtype != u->dtype || t->axes != u->axes || t->phase != u->phase)
             return mdr_ir_shape_error(n, "node %d: output %d is not what its inputs give", i, k);
-        if (mdr_numel(t->shape) < 1) return mdr_ir_shape_error(n, "node %d: output %d is empty", i, k);
     }
     return NULL;
 }

@@ -1,5 +1,5 @@
-/* What every command's JSON has in common: the head of an object, real numbers with all their digits, null where a number is
- * not finite or does not exist, an epoch's metrics under the names that are promised. */
+/* What every command's JSON has in common: the head of an object, real numbers with all their digits, null where a number
+ * is not finite or does not exist, an epoch's metrics under the names that are promised. */
 #include "report/report.h"
 #include <math.h>
 #include <stdlib.h>
@@ -20,8 +20,9 @@ void mdr_report_json_epoch(json_t *o, const EpochScore *e) {
     json_object_set_new(o, "train_loss", mdr_report_real(e ? e->train_loss : (double)NAN));
     for (int i = 0; i < 2; i++) {
         static const char *const name[] = {"loss", "ppl", "acc", "acc_macro"};
-        const SplitScore *s = !e ? NULL : i ? &e->test : &e->valid;
-        const double v[] = {s ? s->loss : (double)NAN, s ? s->ppl : (double)NAN, s ? s->acc : (double)NAN, s ? s->acc_macro : (double)NAN};
+        const double none = (double)NAN;
+        const SplitScore s = !e ? (SplitScore){none, none, none, none} : i ? e->test : e->valid;
+        const double v[] = {s.loss, s.ppl, s.acc, s.acc_macro};
         for (int k = 0; k < MDR_COUNT(name); k++) {
             char key[32];
             snprintf(key, sizeof key, "%s_%s", i ? "test" : "valid", name[k]);
