@@ -2,7 +2,6 @@
  * beside what this machine allows. */
 #include "cli/internal.h"
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { STEPS = 3 };
@@ -58,11 +57,11 @@ static void add_json(json_t *rows, const struct Case *c, const OpTime *row, int3
         json_object_set_new(o, "seq_len", json_integer(c->length));
         json_object_set_new(o, "op", json_string(row[i].op));
         json_object_set_new(o, "phase", json_string(row[i].phase));
-        json_object_set_new(o, "seconds_per_step", json_real(row[i].seconds / STEPS));
-        json_object_set_new(o, "share", json_real(row[i].share));
-        json_object_set_new(o, "flops_per_second", json_real(row[i].flops));
-        json_object_set_new(o, "bytes_per_second", json_real(row[i].bytes));
-        json_object_set_new(o, "share_of_bound", json_real(row[i].bound));
+        json_object_set_new(o, "seconds_per_step", mdr_report_real(row[i].seconds / STEPS));
+        json_object_set_new(o, "share", mdr_report_real(row[i].share));
+        json_object_set_new(o, "flops_per_second", mdr_report_real(row[i].flops));
+        json_object_set_new(o, "bytes_per_second", mdr_report_real(row[i].bytes));
+        json_object_set_new(o, "share_of_bound", mdr_report_real(row[i].bound));
         json_array_append_new(rows, o);
     }
 }
@@ -74,8 +73,8 @@ Err *mdr_cli_measure(const Args *a, bool json, Text *out)
     json_t *rows = json_array();
     Err *e = mdr_report_limits(&l);
     if (!e) e = mdr_cli_pool(a, &pool);
-    if (!e && !json) mdr_text_printf(out, "one worker (%s): products %.1f GFLOP/s, copies in L2 %.1f GB/s, exponentials %.2f G/s\n", mdr_cpu_class(), l.flops / 1e9,
-                                     l.bytes / 1e9, l.exps / 1e9);
+    if (!e && !json) mdr_text_printf(out, "one worker (%s): products %.1f GFLOP/s, copies in L2 %.1f GB/s, exponentials %.2f G/s\n",
+                                     mdr_cpu_class(), l.flops / 1e9, l.bytes / 1e9, l.exps / 1e9);
     for (int i = 0; !e && i < MDR_COUNT(cases); i++) {
         const struct Case *c = &cases[i];
         OpTime *row = NULL;
@@ -94,15 +93,9 @@ Err *mdr_cli_measure(const Args *a, bool json, Text *out)
     mdr_cli_progress_end();
     mdr_pool_close(pool);
     if (!e && json) {
-        json_t *o = json_object();
-        json_object_set_new(o, "schema", json_string("madras.ops/1"));
-        json_object_set_new(o, "madras", json_string(MDR_VERSION));
-        json_object_set_new(o, "protocol", json_null());
+        json_t *o = mdr_report_json_head("madras.ops/1", NULL);
         json_object_set(o, "rows", rows);
-        char *s = json_dumps(o, JSON_INDENT(1));
-        mdr_text_printf(out, "%s\n", s ? s : "{}");
-        free(s);
-        json_decref(o);
+        e = mdr_report_json(o, JSON_INDENT(1), out);
     }
     json_decref(rows);
     return e;

@@ -70,7 +70,8 @@ static Err *shape_grad(Node *n)
 }
 
 static const OpCase cases_grad[] = {
-    {.name = "odd", .n_in = 5, .in = {{2, {7, 13}}, {2, {7, 13}}, {1, {13}}, {2, {7, 13}}, {2, {7, 13}}}, .in_axes = {0, 0, 1 + MDR_AXIS_MEMBER}, .lo = -2, .hi = 2},
+    {.name = "odd", .n_in = 5, .in = {{2, {7, 13}}, {2, {7, 13}}, {1, {13}}, {2, {7, 13}}, {2, {7, 13}}},
+     .in_axes = {0, 0, 1 + MDR_AXIS_MEMBER}, .lo = -2, .hi = 2},
     {.name = "one row", .n_in = 5, .in = {{2, {1, 8}}, {2, {1, 8}}, {1, {8}}, {2, {1, 8}}, {2, {1, 8}}}, .lo = -2, .hi = 2},
     {0}};
 static const OpDef def_grad = {.name = "gated_skip_grad", .equation = "dc = dy x, du = dc b, dx = dy (c + b u), db = sum_rows dc u", .min_in = 5,
