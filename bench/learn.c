@@ -29,6 +29,7 @@ static Err *attention(Pool *pool, int32_t steps)
     MDR_TRY(mdr_model_parse("(mh-attention swiglu)*2", 0, NULL, &a));
     printf("(mh-attention swiglu)*2, recall V 16 L 64, to test accuracy 0.99 (plain), evaluated every 100 steps\n");
     printf("%8s %5s %7s %9s %9s\n", "rate", "seed", "steps", "minutes", "accuracy");
+    fflush(stdout);
     for (int r = 0; r < MDR_COUNT(rate); r++)
         for (uint64_t seed = 1; seed <= 3; seed++) {
             TrialSpec s = recall(a.arch[0], rate[r], seed, steps);
