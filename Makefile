@@ -98,7 +98,7 @@ $(call keep,$(O)/members,$(members))
 endif
 
 # `make test` alone builds on every CPU; where make was given -j, that counts. -O: a warning stays beside its file.
-jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2)) -O
+jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2)) -O $(if $(V),,-s)
 
 ifdef V
 Q :=

@@ -227,13 +227,13 @@ static void perplexity(void **state)
 static void it_learns(void **state)
 {
     (void)state;
+    if (getenv("MDR_TEST_SMALL")) skip();                 /* sanitizers and valgrind: too slow to learn anything           */
     ArchList list = {0};
     ok(mdr_model_parse("(mh-attention(n_heads=4) swiglu(dim_inner=64))*2", 0, NULL, &list));
     TrialSpec s = spec_of(&list, 16, 12800);
     s.setting.vocab_size = 6;
     s.train.batch_size = 64;
     s.train.lr = 3e-3;
-    if (getenv("MDR_TEST_SMALL")) skip();                 /* sanitizers and valgrind: too slow to learn anything           */
     s.train.steps = 400;
     const TrialSpec *spec = &s;
     Outcome o = train(&spec, 1, 2, NULL, -1);
