@@ -36,7 +36,7 @@ static double ceiling(void) { return 0; }
 
 typedef struct Job { Node n; AttentionAttr attr; RopeAttr rope; Call c; double best; } Job;
 
-static Arg columns(float *data, int64_t rows, int64_t ld) { return (Arg){data, 0, rows * ld, ld}; }
+static Arg columns(float *data, int64_t rows, int64_t ld) { return (Arg){data, 0, rows * ld, ld, sizeof *data}; }
 static float *numbers(Rng *r, int64_t n) {
     float *p = aligned_alloc(64, ((size_t)n * sizeof *p + 63) / 64 * 64);
     for (int64_t i = 0; i < n; i++) p[i] = (float)mdr_rng_normal(r);

@@ -42,7 +42,7 @@ static void call_library(const Item *i, const Data *d) {
 static const Kernel *our_call(const Item *i, const Data *d, Node *n, Call *c) {
     static const MatmulAttr plain = {0}, turned = {1};
     const Shape x = mdr_shape2(i->rows, i->k), w = mdr_shape2(i->k, i->n), y = mdr_shape2(i->rows, i->n);
-    const Arg ax = {d->x, 0, (int64_t)i->rows * i->k, i->k}, aw = {d->w, 0, 0, i->n}, ay = {d->y, 0, (int64_t)i->rows * i->n, i->n};
+    const Arg ax = {d->x, 0, (int64_t)i->rows * i->k, i->k, 4}, aw = {d->w, 0, 0, i->n, 4}, ay = {d->y, 0, (int64_t)i->rows * i->n, i->n, 4};
     *n = (Node){.n_in = i->what == DW ? 2 : 3, .n_out = 1, .attr = i->what == DX ? &turned : &plain};
     *c = (Call){.node = n, .extent = {1, 1}, .prep = {.data = d->packed}, .scratch = d->scratch};
     n->in_type[0].shape = i->what == DX ? y : x;

@@ -7,15 +7,15 @@ set -u
 export LC_ALL=C
 what=${1:-build}
 # The plain list serves apt; the others are the same things in the same order under their managers' names.
-apt_build="libsqlite3-dev libjansson-dev libyaml-dev librandom123-dev libmd-dev libcmocka-dev"
+apt_build="g++ libsqlite3-dev libjansson-dev libyaml-dev librandom123-dev libmd-dev libcmocka-dev"
 apt_all="clang libclang-rt-dev valgrind libopenblas-dev libblis-dev libfftw3-dev"
-dnf_build="gcc make sqlite-devel jansson-devel libyaml-devel Random123-devel libmd-devel libcmocka-devel"
+dnf_build="gcc gcc-c++ make sqlite-devel jansson-devel libyaml-devel Random123-devel libmd-devel libcmocka-devel"
 dnf_all="clang compiler-rt valgrind openblas-devel blis-devel fftw-devel"
 pacman_build="gcc make sqlite jansson libyaml random123 libmd cmocka"
 pacman_all="clang compiler-rt valgrind openblas blis fftw"
-zypper_build="gcc make sqlite3-devel libjansson-devel libyaml-devel Random123-devel libmd-devel libcmocka-devel"
+zypper_build="gcc gcc-c++ make sqlite3-devel libjansson-devel libyaml-devel Random123-devel libmd-devel libcmocka-devel"
 zypper_all="clang valgrind openblas-devel blis-devel fftw3-devel"
-apk_build="gcc make musl-dev sqlite-dev jansson-dev yaml-dev random123-dev libmd-dev cmocka-dev"
+apk_build="gcc g++ make musl-dev sqlite-dev jansson-dev yaml-dev random123-dev libmd-dev cmocka-dev"
 apk_all="clang compiler-rt valgrind openblas-dev blis-dev fftw-dev"
 
 say() { echo "madras: $*" >&2; }
@@ -23,6 +23,7 @@ say() { echo "madras: $*" >&2; }
 # Does a program with all these headers and libraries compile and link? Then nothing is missing, wherever it came from.
 works() {
     command -v "${CC:-cc}" > /dev/null 2>&1 || return 1
+    command -v "${CXX:-g++}" > /dev/null 2>&1 || return 1     # tests compile the GPU's kernels for this processor
     dir=$(mktemp -d) || return 1
     cat > "$dir/probe.c" <<'C'
 #include <stdarg.h>

@@ -8,7 +8,7 @@ mkdir -p "$out"
 cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | head -1)
 compiler=$("${CC:-cc}" --version | head -1)
 cpus=$(nproc 2> /dev/null || echo '?')
-parts=$(for f in bench/*.c; do basename "$f" .c; done | grep -vx -e train -e learn)
+parts=$(for f in bench/*.c; do basename "$f" .c; done | grep -vx -e train -e learn -e gpu)
 for n in train learn $parts; do
     [ -f "bench/$n.c" ] || continue
     echo "== $n"

@@ -18,7 +18,7 @@ names() {                                           # names ROOM TYPE PREFIX SUF
         n=$(basename "$f" "$4")
         case $n in *.*) continue ;; esac            # x.cpu.c is no x.cpu
         id=$(echo "$n" | tr '-' '_')
-        if grep -q "^const $2 $3$id\[" "$f"; then echo "$id"; fi
+        if grep -q "^\(extern \"C\" \)\{0,1\}const $2 $3$id\[" "$f"; then echo "$id"; fi
     done
 }
 array() {                                           # array TYPE PREFIX FILES names...
@@ -43,6 +43,12 @@ table() {                                           # table ROOM TYPE PREFIX FIL
             array CpuRow mdr_cpu_rows_ mdr_cpu_files $(names op CpuRow mdr_cpu_rows_ .cpu.c)
             echo "#else"
             array CpuRow mdr_cpu_rows_ mdr_cpu_files
+            echo "#endif"
+            echo "#if defined MDR_CUDA"
+            # shellcheck disable=SC2046
+            array CudaRow mdr_cuda_rows_ mdr_cuda_files $(names op CudaRow mdr_cuda_rows_ .cu)
+            echo "#else"
+            array CudaRow mdr_cuda_rows_ mdr_cuda_files
             echo "#endif"
         fi
     } | put "$5"

@@ -30,7 +30,7 @@ static void record(const Call *c, int64_t u0, int64_t u1)
 }
 static const Kernel recorder = {.run = record};
 static const Kernel *fake_kernel(const Node *n) { return mdr_op_kernel(n, DEV_REF32) ? &recorder : NULL; }
-static const DeviceDef fake = {"fake", false, true, fake_kernel};
+static const DeviceDef fake = {.name = "fake", .whole = true, .kernel = fake_kernel};
 
 static void ok(Err *e)
 {
@@ -87,7 +87,7 @@ static Run run(const Net *net, const DeviceDef *d, int32_t first, int32_t n, int
     ok(mdr_exec_plan(net->joint, &ps, &p));
     ok(mdr_pool_open(workers, &pool));
     ok(mdr_exec_open(p, pool, n, &e));
-    ok(mdr_exec_population_new(p, n, &pop));
+    ok(mdr_exec_population_new(p, NULL, n, &pop));
     mdr_exec_poison(e, poison);
     for (int32_t m = 0; m < n; m++) fill(p, pop, m, first + m, tokens, targets, inv);
     StepInput in[3] = {{tokens, B * L}, {targets, B * L}, {inv, 1}};

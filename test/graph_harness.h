@@ -85,7 +85,7 @@ static inline Err *probe_make(Builder *b, int n_y, const Value *y, int n_seq, do
 
 static inline Err *probe_run(const Probe *p, const DeviceDef *d, double **out)
 {
-    EvalSpec s = {d, 1, p->n_seq, (const double *const *)p->input, p->param};
+    EvalSpec s = {.device = d, .n_member = 1, .n_seq = p->n_seq, .input = (const double *const *)p->input, .param = p->param};
     return mdr_exec_eval(p->g, &s, out);
 }
 static inline void outs_free(const Probe *p, double **out)

@@ -171,7 +171,7 @@ static void eighty_exactly(void **state)
     ok(mdr_ir_finish(b, &g), "80");
     const double xs[6] = {1, 2, 3, 4, 5, 6}, one[6] = {1, 1, 1, 1, 1, 1}, param[2] = {2, 5}, *in[2] = {xs, one}, total = 79 * 80 / 2;
     double *out[2];
-    ok(mdr_exec_eval(g, &(EvalSpec){&mdr_exec_ref64, 1, N_SEQ, in, param}, out), "80");
+    ok(mdr_exec_eval(g, &(EvalSpec){&mdr_exec_ref64, 1, N_SEQ, in, param, NULL}, out), "80");
     assert_true(out[0][0] == total * (1 + 3 + 5) && out[0][1] == total * (2 + 4 + 6));
     for (int i = 0; i < 6; i++) assert_true(out[1][i] == total * param[i % 2]);
     mdr_free(out[0]);

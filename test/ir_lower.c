@@ -137,7 +137,7 @@ static void composition(void **state)
     assert_true(basis->output[2].node < 0);
     const double ids_at[3] = {0}, x[6] = {1, 2, 3, 4, 5, 6}, param[3] = {0, 10, 20}, *in[2] = {ids_at, x};
     double *out[3];
-    assert_null(mdr_exec_eval(basis, &(EvalSpec){&mdr_exec_ref64, 1, 1, in, param}, out));
+    assert_null(mdr_exec_eval(basis, &(EvalSpec){&mdr_exec_ref64, 1, 1, in, param, NULL}, out));
     for (int i = 0; i < 6; i++) assert_true(out[0][i] == 4 * x[i] + 2 * param[1 + i % 2] + 2 + i % 2);
     for (int i = 0; i < 3; i++) mdr_free(out[i]);
     mdr_ir_graph_free(basis);
@@ -276,7 +276,7 @@ static void lowered_body(void **state)
     mdr_ir_graph_free(g);                                      /* the copy has a body of its own                           */
     const double c[3] = {1, 2, 3}, x[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, w[3] = {0.5, 0.25, 4}, *in[3] = {c, x, w};
     double *out[2], want[3] = {1, 2, 3};
-    assert_null(mdr_exec_eval(without, &(EvalSpec){&mdr_exec_ref64, 1, 1, in, NULL}, out));
+    assert_null(mdr_exec_eval(without, &(EvalSpec){&mdr_exec_ref64, 1, 1, in, NULL, NULL}, out));
     for (int t = 0; t < 4; t++)
         for (int i = 0; i < 3; i++) {
             want[i] = 3 * want[i] + w[i] + x[3 * t + i];

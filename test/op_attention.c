@@ -272,14 +272,14 @@ static void check_packed(const Kernel *kernel, const OpTest *g, int64_t rows, in
         const int64_t w = i == 4 ? heads : cols, ld = i < 3 ? 3 * cols : w;
         if (i > 2) in[i] = malloc((size_t)(rows * w) * sizeof(float));
         for (int64_t e = 0; e < rows * w; e++) in[i][e / w * ld + e % w] = (float)g->in[i][e];
-        c.in[i] = (Arg){in[i], 0, rows * ld, ld};
+        c.in[i] = (Arg){in[i], 0, rows * ld, ld, 4};
     }
     Err *e = mdr_alloc_big(kernel->scratch(&g->n, c.extent), &c.scratch);
     if (e) fail_msg("%s", mdr_err_text(e));
     for (unsigned wanted = 1; wanted < 8; wanted++) {
         for (int64_t i = 0; i < rows * cols * 3; i++) out[i] = (float)OP_GUARD;
         for (int i = 0; i < 3; i++) c.out[i] = (Arg){(wanted >> i) & 1u ? out + i * cols : NULL, 0, rows * 3 * cols,
-            3 * cols};
+            3 * cols, 4};
         kernel->run(&c, 0, kernel->units ? kernel->units(&g->n, c.extent) : 1);
         for (int64_t i = 0; i < rows * cols * 3; i++) {
             const int64_t which = i / cols % 3;

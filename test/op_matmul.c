@@ -23,8 +23,8 @@ static const struct { int64_t rows, k, n; } size[] = {
 
 static uint32_t bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
 static float *at(const Block *b, int32_t s, int64_t r) { return b->f + s * b->seq + r * b->ld; }
-static Arg arg_f(const Block *b) { return (Arg){b->f, 0, b->seq, b->ld}; }
-static Arg arg_d(const Block *b) { return (Arg){b->d, 0, b->seq, b->ld}; }
+static Arg arg_f(const Block *b) { return (Arg){b->f, 0, b->seq, b->ld, 4}; }
+static Arg arg_d(const Block *b) { return (Arg){b->d, 0, b->seq, b->ld, 8}; }
 
 static Block block(Rng *rng, int64_t rows, int64_t cols, int32_t n_seq, bool tall, bool shared) {
     Block b = {.rows = rows, .cols = cols, .ld = cols + GAP};

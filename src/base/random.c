@@ -1,37 +1,13 @@
-/* Random numbers by counter: Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011). Key = seed; counter = index in the low two words,
- * stream in the high two: any value of any stream is had without those before it. */
-#include "base/base.h"
+/* Random numbers by counter. The draws themselves stand in rng.h; here they get names that other rooms can call, and
+ * what only the CPU draws: normal numbers and orders. */
+#include "base/rng.h"
 #include "base/real_math.h"
-#include <Random123/philox.h>
 
-void mdr_rng_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]) {
-    philox4x32_ctr_t c = {{(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)}};
-    philox4x32_key_t k = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
-    philox4x32_ctr_t r = philox4x32_R(10, c, k);
-    for (int i = 0; i < 4; i++) out[i] = r.v[i];
-}
-
-Rng mdr_rng(uint64_t seed, uint64_t stream) { return (Rng){.seed = seed, .stream = stream}; }
-
-uint32_t mdr_rng_u32(Rng *r) {
-    if (r->left == 0) {
-        mdr_rng_block(r->seed, r->stream, r->index++, r->buf);
-        r->left = 4;
-    }
-    return r->buf[4 - r->left--];
-}
-
-/* Lemire 2019: the high half of x*n, redrawn while the low half lies in the short rest. */
-uint32_t mdr_rng_below(Rng *r, uint32_t n) {
-    uint64_t m = (uint64_t)mdr_rng_u32(r) * n;
-    if ((uint32_t)m < n) {
-        uint32_t rest = (0u - n) % n;
-        while ((uint32_t)m < rest) m = (uint64_t)mdr_rng_u32(r) * n;
-    }
-    return (uint32_t)(m >> 32);
-}
-
-double mdr_rng_unit(Rng *r) { return (double)mdr_rng_u32(r) * 0x1p-32; }
+void mdr_rng_block(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]) { rng_block(seed, stream, index, out); }
+Rng mdr_rng(uint64_t seed, uint64_t stream) { return rng_start(seed, stream); }
+uint32_t mdr_rng_u32(Rng *r) { return rng_u32(r); }
+uint32_t mdr_rng_below(Rng *r, uint32_t n) { return rng_below(r, n); }
+double mdr_rng_unit(Rng *r) { return rng_unit(r); }
 
 /* Two words a number, the sine is thrown away: number i of a stream stands at a fixed place. |x| < 6.8. */
 double mdr_rng_normal(Rng *r) {

@@ -3,26 +3,28 @@
  * compiler (no contraction) and the error is half a unit in the last place almost always. */
 #ifndef MDR_REAL_MATH_H
 #define MDR_REAL_MATH_H
+#include "base/both.h"
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-static inline double d_from_bits(int64_t i) { double d; memcpy(&d, &i, sizeof d); return d; }
+MDR_BOTH double d_from_bits(int64_t i) { double d; memcpy(&d, &i, sizeof d); return d; }
 static inline int64_t d_to_bits(double d) { int64_t i; memcpy(&i, &d, sizeof i); return i; }
 
-/* e^x: x = k ln2 + r, |r| <= ln2/2, Taylor to r^13 (error < 1e-17 relative). */
-static inline double d_exp(double x) {
+/* e^x: x = k ln2 + r, |r| <= ln2/2, Taylor to r^13 (error < 1e-17 relative). Also on a GPU (both.h), for metrics. */
+MDR_BOTH double d_exp(double x) {
     if (!(x == x)) return x;
     if (x > 709.0) return (double)INFINITY;
     if (x < -708.0) return 0.0;
-    double k = x * 1.4426950408889634;
+    double k = d_mul(x, 1.4426950408889634);
     k = (k + 6755399441055744.0) - 6755399441055744.0;          /* round to nearest even                               */
-    double r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
+    double r = (x - d_mul(k, 0.693147180369123816490)) - d_mul(k, 1.90821492927058770002e-10);
     double p = 1.0 / 6227020800.0;
-    p = p * r + 1.0 / 479001600.0; p = p * r + 1.0 / 39916800.0; p = p * r + 1.0 / 3628800.0; p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0; p = p * r + 1.0 / 5040.0; p = p * r + 1.0 / 720.0; p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0; p = p * r + 1.0 / 6.0; p = p * r + 0.5; p = p * r + 1.0; p = p * r + 1.0;
-    return p * d_from_bits(((int64_t)k + 1023) << 52);
+    p = d_mul(p, r) + 1.0 / 479001600.0; p = d_mul(p, r) + 1.0 / 39916800.0; p = d_mul(p, r) + 1.0 / 3628800.0;
+    p = d_mul(p, r) + 1.0 / 362880.0; p = d_mul(p, r) + 1.0 / 40320.0; p = d_mul(p, r) + 1.0 / 5040.0;
+    p = d_mul(p, r) + 1.0 / 720.0; p = d_mul(p, r) + 1.0 / 120.0; p = d_mul(p, r) + 1.0 / 24.0; p = d_mul(p, r) + 1.0 / 6.0;
+    p = d_mul(p, r) + 0.5; p = d_mul(p, r) + 1.0; p = d_mul(p, r) + 1.0;
+    return d_mul(p, d_from_bits(((int64_t)k + 1023) << 52));
 }
 /* ln x = k ln2 + 2 atanh((m-1)/(m+1)), m in [sqrt(1/2), sqrt 2). */
 static inline double d_log(double x) {

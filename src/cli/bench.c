@@ -1,6 +1,6 @@
 /* madras bench: architectures on a protocol's tasks. Trials found in the store are not run again; every trial is stored as it
  * ends; Ctrl-C loses at most the trials under way. */
-#include "cli/internal.h"
+#include "cli/bench.h"
 #include <string.h>
 
 static const OptionDef options[] = {
@@ -11,33 +11,11 @@ static const OptionDef options[] = {
     MDR_CLI_SET,
     MDR_CLI_LAYERS,
     MDR_CLI_STORE,
+    MDR_CLI_DEVICE,
     {"dry-run", OPT_FLAG, NULL, "say what would run and how long; run no trial", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
     {0}};
-
-typedef struct Job {                              /* everything of one architecture                                        */
-    const Arch *arch;
-    TrialSpec *spec;
-    TrialCost *cost;                              /* [n]                                                                   */
-    TrialResult *result;
-    const TrialResult **done;                     /* [n]: NULL until its result is known                                   */
-    int32_t n;
-} Job;
-typedef struct Bench {
-    const Protocol *p;
-    Job *job;
-    int32_t n_job;
-    Store *store;
-    Pool *pool;
-    Arena *arena;
-    double total, finished, begin;                /* FLOPs to run now, done so far                                         */
-    const TrialSpec *now;
-    TrialCost now_cost;
-    int32_t left, stored;
-} Bench;
-
-static const char *short_name(const Arch *a) { return a->label && a->label[0] ? a->label : a->text; }
 
 static Err *make_jobs(Bench *b, const ArchList *archs)
 {
@@ -58,21 +36,9 @@ static Err *make_jobs(Bench *b, const ArchList *archs)
             }
             Err *e = mdr_train_check(s);
             if (!e) e = mdr_train_cost(s, &j->cost[k]);
-            if (e) return mdr_err_wrap(e, "%s on %s", short_name(j->arch), s->task->name);
+            if (e) return mdr_err_wrap(e, "%s on %s", mdr_cli_bench_name(j->arch), s->task->name);
         }
     }
-    return NULL;
-}
-
-/* What the store knows of a trial. Asked again before it runs: the same architecture may stand twice, another process may share the store. */
-static Err *look_up(Bench *b, Job *j, int32_t k)
-{
-    char key[65];
-    StoreTrial *t = NULL;
-    if (!b->store) return NULL;
-    mdr_train_key(&j->spec[k], key);
-    MDR_TRY(mdr_store_get(b->store, b->arena, key, &t));
-    if (t) j->done[k] = &t->result;
     return NULL;
 }
 
@@ -80,7 +46,7 @@ static Err *look_up_all(Bench *b)
 {
     for (int32_t i = 0; i < b->n_job; i++)
         for (int32_t k = 0; k < b->job[i].n; k++) {
-            MDR_TRY(look_up(b, &b->job[i], k));
+            MDR_TRY(mdr_cli_bench_look_up(b, &b->job[i], k));
             if (b->job[i].done[k]) { b->stored++; continue; }
             b->total += b->job[i].cost[k].flops;
             b->left++;
@@ -88,72 +54,11 @@ static Err *look_up_all(Bench *b)
     return NULL;
 }
 
-static bool on_step(void *ctx, const Trainer *t)
-{
-    Bench *b = ctx;
-    double share = (double)mdr_train_steps_done(t) / (double)b->now_cost.steps;
-    mdr_cli_progress(b->finished + b->now_cost.flops * share, b->total, mdr_clock() - b->begin, "%s, %s, loss %.3f", b->now->task->name,
-                     short_name(b->now->arch), mdr_train_loss(t, 0));
-    return !mdr_cli_stop_asked();
-}
-
-static Err *keep(Bench *b, const TrialSpec *s, const TrialResult *r)
-{
-    Text spec = {0}, arch = {0};
-    char key[65];
-    mdr_train_key(s, key);
-    mdr_train_spec_text(s, &spec);
-    mdr_model_print(s->arch, &arch);
-    StoreTrial t = {.key = key, .spec = mdr_text_str(&spec), .architecture = mdr_text_str(&arch), .label = s->arch->label ? s->arch->label : "",
-                    .task = s->task->name, .class_name = mdr_cpu_class(), .numerics = MDR_NUMERICS, .seed = (int64_t)s->seed,
-                    .params = b->now_cost.params, .state = b->now_cost.state, .flops = b->now_cost.flops, .result = *r};
-    Err *e = mdr_store_put(b->store, &t);
-    mdr_text_free(&spec);
-    mdr_text_free(&arch);
-    return e;
-}
-
-static Err *run_one(Bench *b, Job *j, int32_t k)
-{
-    const TrialSpec *s = &j->spec[k];
-    Trainer *t = NULL;
-    TrainWatch watch = {.ctx = b, .step = on_step};
-    b->now = s;
-    b->now_cost = j->cost[k];
-    Err *e = mdr_train_open(&s, 1, b->pool, &t);
-    if (!e) e = mdr_train_run(t, &watch);
-    if (!e) {
-        const TrialResult *r = mdr_train_result(t, 0);
-        j->result[k] = *r;
-        j->result[k].epoch = mdr_alloc((size_t)r->n_epoch * sizeof *r->epoch + 1);
-        if (r->n_epoch) memcpy(j->result[k].epoch, r->epoch, (size_t)r->n_epoch * sizeof *r->epoch);
-        j->done[k] = &j->result[k];
-        e = keep(b, s, r);
-    }
-    mdr_train_close(t);
-    return e;
-}
-
-static Err *run_all(Bench *b)
-{
-    b->begin = mdr_clock();
-    for (int32_t i = 0; i < b->n_job; i++)
-        for (int32_t k = 0; k < b->job[i].n; k++) {
-            Job *j = &b->job[i];
-            if (j->done[k]) continue;
-            if (mdr_cli_stop_asked()) return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped");
-            MDR_TRY(look_up(b, j, k));
-            if (!j->done[k]) MDR_TRY(run_one(b, j, k));
-            b->finished += j->cost[k].flops;
-        }
-    mdr_cli_progress_end();
-    return NULL;
-}
-
 /* FLOP/s this machine reaches on these models: real training steps of the first trial that would run. */
 static Err *measured_rate(Bench *b, double *rate)
 {
     int32_t i = 0, k = 0;
+    if (b->accel) return mdr_cli_bench_gpu_rate(b, rate);
     while (b->left && b->job[i].done[k])
         if (++k == b->job[i].n) i++, k = 0;
     const TrialSpec *s = &b->job[i].spec[k];
@@ -197,7 +102,7 @@ static Err *print_dry(Bench *b, json_t *rows, Text *t)
     double rate = 1, all = 0;
     int32_t trials = 0;
     MDR_TRY(measured_rate(b, &rate));
-    mdr_text_printf(t, "protocol %s, float32 on %s\n\n", b->p->name, mdr_cpu_class());
+    mdr_text_printf(t, "protocol %s, %s on %s\n\n", b->p->name, mdr_study_precision_name(b->p), mdr_study_class(b->p));
     for (int32_t i = 0; i < b->n_job; i++) {
         Text arch = {0};
         char time[32];
@@ -222,7 +127,7 @@ static Err *dry_run(Bench *b, bool json)
 {
     Text t = {0};
     json_t *o = mdr_report_json_head("madras.dry-run/1", b->p->name), *rows = json_array();
-    json_object_set_new(o, "class", json_string(mdr_cpu_class()));
+    json_object_set_new(o, "class", json_string(mdr_study_class(b->p)));
     json_object_set_new(o, "rows", rows);
     Err *e = print_dry(b, rows, &t);
     if (!e && json) e = mdr_cli_print_json(o, JSON_INDENT(1));
@@ -253,7 +158,7 @@ static Err *run_and_score(const Args *a, Bench *b)
     const char *store = mdr_store_path(b->store);
     if (b->stored) mdr_cli_note("madras: %d of %d trials are in %s", b->stored, b->stored + b->left, store);
     mdr_cli_catch_stop();
-    Err *e = run_all(b);
+    Err *e = mdr_cli_bench_run(b);
     if (e && mdr_err_code(e) == MDR_STOPPED) {
         mdr_err_free(e);
         return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped; every finished trial is in %s and the same command goes on from there", store);
@@ -268,7 +173,7 @@ static Err *bench(const Args *a, Bench *b, const ArchList *archs)
     MDR_TRY(make_jobs(b, archs));
     if (!dry || mdr_store_exists(store)) MDR_TRY(mdr_store_open(store, !dry, &b->store));
     MDR_TRY(look_up_all(b));
-    MDR_TRY(mdr_cli_pool(a, &b->pool));
+    if (!b->accel) MDR_TRY(mdr_cli_pool(a, &b->pool));
     return dry ? dry_run(b, mdr_cli_option(a, "json")->given) : run_and_score(a, b);
 }
 
@@ -280,6 +185,8 @@ static Err *run(const Args *a)
     ArchList archs = {0};
     Err *e = a->n_word || layers->given ? NULL : MDR_ERR_USER("bench wants an architecture, as madras bench '(mh-attention swiglu)*2'");
     if (!e) e = mdr_cli_settle(a, false, tasks->text, "taste", &p);
+    if (!e) e = mdr_cli_device(a, p, &b.accel);
+    if (!e && b.accel && mdr_cli_option(a, "threads")->given) e = MDR_ERR_USER("--threads does not go with a GPU: it wants --device cpu");
     if (!e) e = mdr_cli_archs(p, a->word, a->n_word, layers, &archs);
     b.p = p;
     if (!e) e = bench(a, &b, &archs);
@@ -292,6 +199,7 @@ static Err *run(const Args *a)
     }
     mdr_free(b.job);
     mdr_pool_close(b.pool);
+    mdr_accel_close(b.accel);
     mdr_store_close(b.store);
     mdr_model_archs_free(&archs);
     mdr_study_protocol_free(p);

@@ -153,8 +153,8 @@ static Err *show_protocol(const char *name, Text *out)
 
 static const struct { const char *name; void (*list)(Text *, json_t *); } kinds[] = {
     {"primitives", primitives}, {"layers", primitives}, {"tasks", tasks}, {"model", model}, {"training", training},
-    {"protocols", protocols}, {"ops", ops}};
-static const char kind_names[] = "primitives, tasks, model, training, protocols, ops";
+    {"protocols", protocols}, {"ops", ops}, {"devices", mdr_cli_list_devices}};
+static const char kind_names[] = "primitives, tasks, model, training, protocols, ops, devices";
 
 static Err *unknown(const char *name)
 {
@@ -192,7 +192,7 @@ static Err *run(const Args *a)
 }
 
 const CommandDef mdr_commands_list[] = {
-    {"list", "primitives|tasks|model|training|protocols|ops", "what there is: parameters, defaults, bounds",
+    {"list", "primitives|tasks|model|training|protocols|ops|devices", "what there is: parameters, defaults, bounds",
      "layers is another word for primitives. A primitive's parameters go into the\n"
      "architecture, as mh-attention(n_heads=8); those of a task, of the model and of\n"
      "training after --set. Of an op: avx2 where it has a kernel of its own for AVX2,\n"

@@ -5,10 +5,21 @@
 Err *mdr_cli_settle(const Args *a, bool single, const char *tasks, const char *default_protocol, Protocol **p)
 {
     const OptionValue *protocol = mdr_cli_option(a, "protocol"), *config = mdr_cli_option(a, "config"), *set = mdr_cli_option(a, "set");
-    const OptionValue *seeds = mdr_cli_option(a, "seeds");
+    const OptionValue *seeds = mdr_cli_option(a, "seeds"), *precision = mdr_cli_option(a, "precision");
+    Text text = {0};
+    const char **all = mdr_alloc((size_t)(set->n + 1) * sizeof *all);
+    int32_t n_set = set->n;
+    for (int32_t i = 0; i < n_set; i++) all[i] = set->list[i];
+    if (precision->given) {
+        mdr_text_printf(&text, "precision=%s", precision->text);
+        all[n_set++] = mdr_text_str(&text);
+    }
     SettleSpec s = {.protocol = protocol->given ? protocol->text : default_protocol, .config = config->given ? config->text : NULL,
-                    .tasks = tasks, .set = set->list, .n_set = set->n, .seeds = seeds->given ? (int32_t)seeds->number : 0, .single = single};
-    return mdr_study_settle(&s, p);
+                    .tasks = tasks, .set = all, .n_set = n_set, .seeds = seeds->given ? (int32_t)seeds->number : 0, .single = single};
+    Err *e = mdr_study_settle(&s, p);
+    mdr_free(all);
+    mdr_text_free(&text);
+    return e;
 }
 
 Err *mdr_cli_archs(const Protocol *p, const char *const *word, int32_t n_word, const OptionValue *layers, ArchList *out)

@@ -17,6 +17,7 @@ static const OptionDef options[] = {
     {"every", OPT_INT, "N", "steps between checkpoints (default: an epoch)", 1, 1e12, false},
     {"plan", OPT_FLAG, NULL, "print the lowered graph and its plan; train nothing", 0, 0, false},
     {"trace", OPT_TEXT, "FILE", "what each worker did, for a trace viewer", 0, 0, false},
+    MDR_CLI_DEVICE,
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
     {0}};
@@ -38,8 +39,8 @@ static Err *print_start(const Watch *w)
         json_object_set_new(o, "schema", json_string("madras.train/1"));
         json_object_set_new(o, "madras", json_string(MDR_VERSION));
         json_object_set_new(o, "numerics", json_integer(MDR_NUMERICS));
-        json_object_set_new(o, "class", json_string(mdr_cpu_class()));
-        json_object_set_new(o, "precision", json_string("float32"));
+        json_object_set_new(o, "class", json_string(mdr_train_class(w->spec)));
+        json_object_set_new(o, "precision", json_string(mdr_train_precision_name(w->spec)));
         json_object_set_new(o, "key", json_string(key));
         json_object_set_new(o, "architecture", json_string(mdr_text_str(&arch)));
         json_object_set_new(o, "task", json_string(w->spec->task->name));
@@ -50,9 +51,10 @@ static Err *print_start(const Watch *w)
         json_object_set_new(o, "flops", mdr_report_real(cost.flops));
         e = mdr_cli_print_json(o, JSON_COMPACT);
     } else if (!e) {
-        mdr_text_printf(&line, "%s\n%s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs\n%s float32, trial %.16s\n"
+        mdr_text_printf(&line, "%s\n%s, seed %llu: %lld parameters, %lld steps, %.3g FLOPs\n%s %s, trial %.16s\n"
                                "Accuracies are macro: the mean over the classes.\n\n", mdr_text_str(&arch), w->spec->task->name,
-                        (unsigned long long)w->spec->seed, (long long)cost.params, (long long)cost.steps, cost.flops, mdr_cpu_class(), key);
+                        (unsigned long long)w->spec->seed, (long long)cost.params, (long long)cost.steps, cost.flops, mdr_train_class(w->spec),
+                        mdr_train_precision_name(w->spec), key);
         mdr_text_printf(&line, "%6s %8s %10s %10s %9s %9s %9s\n", "epoch", "step", "train loss", "valid loss", "valid acc", "test acc", "seconds");
         e = mdr_cli_print(mdr_text_str(&line));
     }
@@ -62,10 +64,8 @@ static Err *print_start(const Watch *w)
     return e;
 }
 
-static void on_epoch(void *ctx, const Trainer *t)
+static void print_epochs(Watch *w, const TrialResult *r)
 {
-    Watch *w = ctx;
-    const TrialResult *r = mdr_train_result(t, 0);
     for (; w->printed < r->n_epoch && !w->err; w->printed++) {
         const EpochScore *e = &r->epoch[w->printed];
         if (w->json) {
@@ -84,6 +84,8 @@ static void on_epoch(void *ctx, const Trainer *t)
     }
 }
 
+static void on_epoch(void *ctx, const Trainer *t) { print_epochs(ctx, mdr_train_result(t, 0)); }
+
 static bool on_step(void *ctx, const Trainer *t)
 {
     Watch *w = ctx;
@@ -95,9 +97,8 @@ static bool on_step(void *ctx, const Trainer *t)
     return !mdr_cli_stop_asked() && !w->err;
 }
 
-static Err *print_end(const Watch *w, const Trainer *t)
+static Err *print_end(const Watch *w, const TrialResult *r, int64_t steps)
 {
-    const TrialResult *r = mdr_train_result(t, 0);
     int32_t best = mdr_study_select_epoch(r, false);
     if (w->json) {
         json_t *o = json_object();
@@ -112,7 +113,7 @@ static Err *print_end(const Watch *w, const Trainer *t)
         return mdr_cli_print_json(o, JSON_COMPACT);
     }
     Text line = {0};
-    mdr_text_printf(&line, "\n%s after %lld steps", mdr_train_status_name(r->status), (long long)mdr_train_steps_done(t));
+    mdr_text_printf(&line, "\n%s after %lld steps", mdr_train_status_name(r->status), (long long)steps);
     if (best >= 0)
         mdr_text_printf(&line, "; epoch %d is the best on validation\n%-14s %8s %8s\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f\n%-14s %8.4f %8.4f",
                         r->epoch[best].epoch, "", "macro", "plain", "test accuracy", r->epoch[best].test.acc_macro, r->epoch[best].test.acc,
@@ -199,9 +200,45 @@ static Err *run_trial(const Args *a, const TrialSpec *spec)
         else mdr_err_free(te);
     }
     if (!e) on_epoch(&w, t);                       /* epochs that were in the checkpoint of a finished trial              */
-    if (!e) e = w.err ? w.err : print_end(&w, t);
+    if (!e) e = w.err ? w.err : print_end(&w, mdr_train_result(t, 0), mdr_train_steps_done(t));
     mdr_train_close(t);
     mdr_pool_close(pool);
+    return e;
+}
+
+/* ---- on a GPU: a queue of one ---- */
+static bool on_tick(void *ctx, const QueueProgress *p)
+{
+    Watch *w = ctx;
+    mdr_cli_progress((double)p->member_steps, (double)w->total, p->seconds, "step %lld of %lld, loss %.4f", (long long)p->member_steps,
+                     (long long)w->total, p->loss);
+    return !mdr_cli_stop_asked() && !w->err;
+}
+static void on_queue_epoch(void *ctx, int32_t trial, const TrialResult *r) { (void)trial, print_epochs(ctx, r); }
+static Err *on_done(void *ctx, int32_t trial, const TrialResult *r)
+{
+    Watch *w = ctx;
+    (void)trial;
+    mdr_cli_progress_end();
+    print_epochs(w, r);
+    if (w->err) return NULL;
+    return print_end(w, r, r->n_epoch ? r->epoch[r->n_epoch - 1].step : 0);
+}
+
+static Err *run_on_gpu(const Args *a, const TrialSpec *spec, Accel *accel)
+{
+    static const char *const refused[] = {"checkpoint", "trace", "plan", "threads"};
+    Watch w = {.spec = spec, .json = mdr_cli_option(a, "json")->given, .total = mdr_train_total_steps(spec), .begin = mdr_clock()};
+    QueueWatch watch = {.ctx = &w, .tick = on_tick, .done = on_done, .epoch = on_queue_epoch};
+    for (int i = 0; i < MDR_COUNT(refused); i++)
+        if (mdr_cli_option(a, refused[i])->given) return MDR_ERR_USER("--%s does not go with a GPU: it wants --device cpu", refused[i]);
+    spec->task->levels(&spec->setting, &w.levels);
+    MDR_TRY(mdr_train_check(spec));
+    MDR_TRY(print_start(&w));
+    mdr_cli_catch_stop();
+    Err *e = mdr_train_queue(&spec, 1, accel, &watch);
+    mdr_cli_progress_end();
+    if (w.err) { mdr_err_free(e); return w.err; }
     return e;
 }
 
@@ -222,8 +259,10 @@ static Err *run(const Args *a)
     Protocol *p = NULL;
     ArchList archs = {0};
     TrialSpec *spec = NULL;
+    Accel *accel = NULL;
     int32_t n = 0;
     Err *e = mdr_cli_settle(a, true, task->text, "madras", &p);
+    if (!e) e = mdr_cli_device(a, p, &accel);
     if (!e) e = mdr_cli_archs(p, &arch->text, arch->given ? 1 : 0, layers, &archs);
     if (!e && archs.n != 1) e = MDR_ERR_USER("train runs one architecture, \"%s\" names %d; madras bench runs several", arch->text, archs.n);
     if (!e) mdr_study_trials(p, archs.arch[0], &n, &spec);
@@ -232,8 +271,9 @@ static Err *run(const Args *a)
         const OptionValue *seed = mdr_cli_option(a, "seed");
         if (seed->given) spec[0].seed = (uint64_t)seed->number;
         spec[0].composed = mdr_cli_option(a, "composed")->given;
-        e = mdr_cli_option(a, "plan")->given ? mdr_cli_print_plan(a, &spec[0]) : run_trial(a, &spec[0]);
+        e = accel ? run_on_gpu(a, &spec[0], accel) : mdr_cli_option(a, "plan")->given ? mdr_cli_print_plan(a, &spec[0]) : run_trial(a, &spec[0]);
     }
+    mdr_accel_close(accel);
     mdr_free(spec);
     mdr_model_archs_free(&archs);
     mdr_study_protocol_free(p);

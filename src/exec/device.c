@@ -1,13 +1,16 @@
-/* The devices that are always there: plain reference in float and double, and the CPU with its fast kernels. */
+/* The devices: plain reference in float and double, the CPU with its fast kernels, and CUDA in its two precisions. */
 #include "exec/internal.h"
 
 static const Kernel *kernel_ref32(const Node *n) { return mdr_op_kernel(n, DEV_REF32); }
 static const Kernel *kernel_ref64(const Node *n) { return mdr_op_kernel(n, DEV_REF64); }
 static const Kernel *kernel_cpu(const Node *n) { return mdr_op_kernel(n, DEV_CPU); }
+static const Kernel *kernel_cuda(const Node *n) { return mdr_op_kernel(n, DEV_CUDA); }
 
-const DeviceDef mdr_exec_cpu = {"cpu", false, false, kernel_cpu};
-const DeviceDef mdr_exec_ref32 = {"ref32", false, true, kernel_ref32};
-const DeviceDef mdr_exec_ref64 = {"ref64", true, true, kernel_ref64};
+const DeviceDef mdr_exec_cpu = {.name = "cpu", .kernel = kernel_cpu};
+const DeviceDef mdr_exec_ref32 = {.name = "ref32", .whole = true, .kernel = kernel_ref32};
+const DeviceDef mdr_exec_ref64 = {.name = "ref64", .real64 = true, .whole = true, .kernel = kernel_ref64};
+const DeviceDef mdr_exec_cuda = {.name = "cuda", .whole = true, .kernel = kernel_cuda, .accel = true};
+const DeviceDef mdr_exec_cuda_bf16 = {.name = "cuda", .whole = true, .kernel = kernel_cuda, .accel = true, .half = true};
 
 bool mdr_exec_storage(const OpDef *op)
 {
@@ -16,9 +19,11 @@ bool mdr_exec_storage(const OpDef *op)
 
 bool mdr_exec_has(const OpDef *op, void *device)
 {
-    if (mdr_exec_storage(op) || op == &mdr_ir_op_scan || op == &mdr_ir_op_scan_grad) return true;
+    const DeviceDef *d = device;
+    if (mdr_exec_storage(op)) return true;
+    if (op == &mdr_ir_op_scan || op == &mdr_ir_op_scan_grad) return !d->accel;      /* loop.c walks the host's memory        */
     Node n = {.op = op};
-    return ((const DeviceDef *)device)->kernel(&n) != NULL;
+    return d->accel ? mdr_op_has_cuda(op) : d->kernel(&n) != NULL;
 }
 
 bool mdr_exec_has_composed(const OpDef *op, void *device) { return !op->compose && mdr_exec_has(op, device); }

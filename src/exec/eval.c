@@ -14,6 +14,16 @@ static void *convert(const double *x, int64_t n, DType t, int32_t real)
     return y;
 }
 
+static double from_bf16(const void *x)
+{
+    uint16_t half;
+    float whole;
+    memcpy(&half, x, 2);
+    uint32_t u = (uint32_t)half << 16;
+    memcpy(&whole, &u, 4);
+    return (double)whole;
+}
+
 static void read_output(const Exec *e, const Plan *p, const EvalSpec *spec, int32_t i, double **out)
 {
     Value v = p->graph->output[i];
@@ -22,16 +32,14 @@ static void read_output(const Exec *e, const Plan *p, const EvalSpec *spec, int3
     const Type *t = &p->graph->node[v.node].out[v.out];
     int64_t n = mdr_numel(t->shape), cols = mdr_cols(t->shape);
     int32_t n_seq = (t->axes & MDR_AXIS_SEQ) ? spec->n_seq : 1;
-    int32_t size = mdr_exec_size(p, t->dtype);
     const Slot *s = &p->output[i];
     double *y = out[i] = mdr_alloc((size_t)(spec->n_member * n_seq * n) * sizeof *y + 8);
     for (int32_t m = 0; m < spec->n_member; m++)
         for (int32_t q = 0; q < n_seq; q++)
             for (int64_t r = 0; r < n / cols; r++)
                 for (int64_t c = 0; c < cols; c++) {
-                    const char *x = (const char *)mdr_exec_output(e, m, i) + (q * s->seq + r * s->ld + c) * size;
-                    if (t->dtype == DT_I32) *y++ = *(const int32_t *)(const void *)x;
-                    else *y++ = size == 4 ? (double)*(const float *)(const void *)x : *(const double *)(const void *)x;
+                    const void *x = (const char *)mdr_exec_output(e, m, i) + (q * s->seq + r * s->ld + c) * s->size;
+                    *y++ = t->dtype == DT_I32 ? *(const int32_t *)x : s->size == 2 ? from_bf16(x) : s->size == 4 ? (double)*(const float *)x : *(const double *)x;
                 }
 }
 
@@ -42,15 +50,18 @@ static Err *eval(const Graph *g, const EvalSpec *spec, const Plan *p, Pool *pool
     int32_t node[MAX_INPUTS], n_in = mdr_ir_inputs(g, node, MAX_INPUTS);
     StepInput input[MAX_INPUTS] = {{0}};
     if (n_in > MAX_INPUTS) return MDR_ERR_MACHINE("too many inputs: %d", n_in);
-    MDR_TRY(mdr_exec_population_new(p, spec->n_member, &pop));
+    MDR_TRY(mdr_exec_population_new(p, spec->accel, spec->n_member, &pop));
     const double *w = spec->param;
-    for (int32_t m = 0; m < spec->n_member; m++)
+    double *vector = mdr_alloc((size_t)p->stride * sizeof *vector + 8);
+    Err *err = NULL;
+    for (int32_t m = 0; m < spec->n_member && !err; m++) {
         for (int32_t i = 0; i < p->n_param; i++)
-            for (int64_t j = 0; j < mdr_numel(p->param[i]->shape); j++, w++) {
-                int64_t at = m * p->stride + p->param_at[i] + j;
-                if (p->real == 4) ((float *)pop->param)[at] = (float)*w;
-                else ((double *)pop->param)[at] = *w;
-            }
+            for (int64_t j = 0; j < mdr_numel(p->param[i]->shape); j++, w++) vector[p->param_at[i] + j] = *w;
+        void *as = convert(vector, p->stride, DT_REAL, p->real);
+        err = mdr_exec_population_put(pop, POP_PARAM, m, as);
+        mdr_free(as);
+    }
+    mdr_free(vector);
     for (int32_t i = 0; i < n_in; i++) {
         const Type *t = &g->node[node[i]].out[0];
         int64_t one = mdr_numel(t->shape) * ((t->axes & MDR_AXIS_SEQ) ? spec->n_seq : 1);
@@ -58,7 +69,7 @@ static Err *eval(const Graph *g, const EvalSpec *spec, const Plan *p, Pool *pool
         input[i].data = convert(spec->input[i], one * (own ? spec->n_member : 1), t->dtype, p->real);
         input[i].member = own ? one : 0;
     }
-    Err *err = mdr_exec_open(p, pool, spec->n_member, &e);
+    if (!err) err = spec->accel ? mdr_exec_open_accel(p, spec->accel, spec->n_member, &e) : mdr_exec_open(p, pool, spec->n_member, &e);
     if (!err) {
         mdr_exec_poison(e, true);
         err = mdr_exec_step(e, pop, input, spec->n_seq, false);

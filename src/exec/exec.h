@@ -15,7 +15,12 @@
  * OWNERSHIP. Graph and device must outlive the Plan, the Plan the Exec; a Pool is borrowed. Not thread-safe by itself. */
 #ifndef MDR_EXEC_H
 #define MDR_EXEC_H
+#include "exec/accel.h"
 #include "op/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { MDR_SLICE_ROWS = 256, MDR_MAX_LANES = 32, MDR_FOLD_BLOCK = 4096, MDR_PARAM_ALIGN = 64 };
 
@@ -24,8 +29,11 @@ typedef struct DeviceDef {
     bool real64;                          /* DT_REAL is double                                                           */
     bool whole;                           /* slice = whole batch, one lane, all members in one call (GPUs, tests)        */
     const Kernel *(*kernel)(const Node *n);      /* NULL: the device lacks the op; lowering must expand it               */
+    bool accel;                           /* memory of its own: Exec and Population are opened on an Accel               */
+    bool half;                            /* precision bf16: values of sequences are stored as bf16 (op/cuda.h rule 4)   */
 } DeviceDef;
 extern MDR_API const DeviceDef mdr_exec_cpu, mdr_exec_ref32, mdr_exec_ref64;
+extern MDR_API const DeviceDef mdr_exec_cuda, mdr_exec_cuda_bf16;     /* kernels: none in a build without CUDA           */
 /* A HasOp for mdr_ir_copy / mdr_model_lower; ctx = const DeviceDef *. composed: only ops without a composition are "had". */
 MDR_API bool mdr_exec_has(const OpDef *op, void *device);
 MDR_API bool mdr_exec_has_composed(const OpDef *op, void *device);
@@ -59,12 +67,22 @@ typedef struct Population {
     void *param, *m, *v;
     Hyper *hyper;                         /* [n]; data, not arguments: may change from step to step                      */
     bool *alive;                          /* [n]; a dead member is not updated (and on CPU devices not computed)         */
+    Accel *accel;                         /* whose memory param, m and v are; NULL: the host's                           */
 } Population;
-MDR_API Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out);
+/* accel: of plans for a device with its own memory, else NULL. */
+MDR_API Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Population **out);
+/* One member's whole vector [stride], from and to the host, wherever it lies. */
+typedef enum PopPart { POP_PARAM, POP_M, POP_V } PopPart;
+MDR_API Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x);
+MDR_API Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x);
 MDR_API void mdr_exec_population_free(Population *pop);
 
 typedef struct Exec Exec;
 MDR_API Err *mdr_exec_open(const Plan *p, Pool *pool, int32_t n_member, Exec **out);
+/* For devices with `accel`: all members in one recorded step. mdr_exec_step works as on any device (it uploads, replays, downloads and
+ * waits); the functions below leave everything on the device. */
+MDR_API Err *mdr_exec_open_accel(const Plan *p, Accel *accel, int32_t n_member, Exec **out);
+MDR_API int64_t mdr_exec_accel_bytes(const Plan *p, int32_t n_member);       /* device memory such an Exec and its Population take */
 MDR_API void mdr_exec_close(Exec *e);
 typedef struct StepInput { const void *data; int64_t member; } StepInput;   /* SEQ: [member?][n_seq][..]; member: stride in elements, 0 = shared */
 typedef struct StepOut { double grad_norm; bool finite; } StepOut;          /* norm: 0 unless the member clips    */
@@ -73,6 +91,21 @@ MDR_API Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int
 /* Output i of member m after the last step: DT_SUM: double; DT_REAL: the device's real. SEQ outputs only on `whole` devices. */
 MDR_API const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i);
 MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
+
+/* ---- steps that stay on an accelerator ----
+ * Device memory that a step reads: inputs [n_member][batch][..], sequences of each member this step (0: it rests: nothing of it is
+ * computed or updated), hypers. Enqueue what fills them in `before`, what reads the results in `after`. */
+MDR_API void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member);      /* input i; member stride in elements              */
+MDR_API int32_t *mdr_exec_accel_n_seq(Exec *e);                               /* [n_member]                                      */
+MDR_API Hyper *mdr_exec_accel_hyper(Exec *e);                                 /* [n_member]                                      */
+MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member);   /* output i, DT_SUM; stride in elements   */
+MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /* [n_member] norms of gradients; NULL: the step being
+                                                                                 recorded clips nobody                           */
+typedef Err *ExecHook(void *ctx, Exec *e);                                    /* enqueues on the Accel's stream, nothing else    */
+/* Records before -> step -> after as one graph; replay enqueues it once and does not wait. Recording again replaces it. */
+MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, ExecHook *before, ExecHook *after, void *ctx);
+MDR_API Err *mdr_exec_replay(Exec *e);
+MDR_API Accel *mdr_exec_accel(const Exec *e);
 
 /* Before every step all working memory is filled with NaNs, so that a kernel that reads what was not written shows. mdr_exec_eval
  * always does it. */
@@ -97,7 +130,11 @@ typedef struct EvalSpec {
     const double *const *input;           /* [inputs in order]: SEQ [n_member?][n_seq][numel]; else [n_member?][numel]; the member axis
                                              is there iff the input has it                                               */
     const double *param;                  /* [n_member][all parameters in order, no padding]                             */
+    Accel *accel;                         /* of devices with their own memory                                            */
 } EvalSpec;
 /* output[i]: mdr_alloc'ed [n_member][n_seq][numel] for SEQ outputs, [n_member][numel] otherwise; absent outputs NULL. */
 MDR_API Err *mdr_exec_eval(const Graph *g, const EvalSpec *spec, double **output);
+#ifdef __cplusplus
+}
+#endif
 #endif

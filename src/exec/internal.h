@@ -49,6 +49,7 @@ struct Plan {
     ConstTable *table;
     int32_t n_table;
     Slot *output;                         /* [graph->n_output]; PL_NONE: absent                                          */
+    Slot *input;                          /* [inputs], in their order                                                    */
     Arena *arena;
 };
 
@@ -60,7 +61,21 @@ typedef struct Frame {
     Extent extent;
     void *scratch;
     OpProfile *profile;                   /* [instructions] of this worker, or NULL                                      */
+    Accel *accel;                         /* devices with their own memory; NULL else                                    */
+    void *stream;
+    const int32_t *n_seq, *one;           /* accel: [members], in device memory: sequences now; 1, or 0 for a member at rest */
 } Frame;
+
+/* accel_step.c */
+typedef struct AccelExec AccelExec;
+Err *mdr_exec_accel_open(const Plan *p, Accel *accel, int32_t n_member, AccelExec **out);
+void mdr_exec_accel_close(AccelExec *a);
+Err *mdr_exec_accel_step(AccelExec *a, Population *pop, const StepInput *input, int32_t n_seq, bool update, StepOut *out);
+const void *mdr_exec_accel_output(AccelExec *a, int32_t member, int32_t i);
+void mdr_exec_accel_poison(AccelExec *a, bool on);
+void mdr_exec_accel_profile(AccelExec *a, bool on);
+int32_t mdr_exec_accel_profile_read(const AccelExec *a, OpProfile *out, int32_t max);
+AccelExec *mdr_exec_of_accel(const Exec *e);              /* step.c: NULL on devices that share the host's memory            */
 
 /* layout.c: which value lies where. Fills instr slots, sizes, outputs, copies. */
 Err *mdr_exec_layout(Plan *p);
@@ -80,10 +95,19 @@ void mdr_exec_fold_sums(const Plan *p, char *const *lane, int32_t n_lane, char *
 size_t mdr_exec_scratch(const Plan *p, Extent e);       /* bytes: the largest of its instructions                        */
 int32_t mdr_exec_lanes(const Plan *p, int32_t n_seq);
 
-/* loop.c */
+/* loop.c: the walk of a scan, one text for every device; what it does beside the instructions of its body goes through these. */
+typedef struct LoopHands {
+    /* rows x cols of every member and sequence of e: to = from, with add to += from; zeros where from->data is NULL */
+    void (*move)(const Frame *f, bool add, const Arg *to, const Arg *from, Extent e, int64_t rows, int64_t cols);
+    void (*begin)(const Plan *p, Frame *f, int32_t *always);    /* a body's CONST and STEP, an empty lane; always: a word of scratch */
+    void (*fold)(const Plan *p, Frame *f);                      /* a body's lane into its POST                                   */
+} LoopHands;
+extern const LoopHands mdr_exec_loop_accel;                     /* loop_accel.c                                                  */
 size_t mdr_exec_scan_scratch(const Instr *in, Extent e);
 void mdr_exec_scan(const Instr *in, const Call *c, const Frame *f);
 
 static inline int64_t mdr_exec_round(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+/* Where values begin: a cache line; a GPU's kernels want 16 bytes a thread and whole sectors for every member. */
+static inline int64_t mdr_exec_align(const Plan *p) { return p->spec.device->accel ? 256 : 64; }
 static inline int32_t mdr_exec_size(const Plan *p, DType t) { return t == DT_REAL ? p->real : t == DT_I32 ? 4 : 8; }
 #endif

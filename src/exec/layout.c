@@ -7,11 +7,12 @@
 typedef struct Val {
     int32_t uses;                 /* live consumers, graph outputs included                                              */
     int32_t root;                 /* value number whose storage this is part of; itself: owns storage                    */
-    int64_t shift;                /* bytes from the root's first byte                                                     */
+    int64_t shift;                /* elements from the root's first                                                       */
     int64_t ld;
     int32_t last;                 /* of a root: the node that reads or writes it last                                     */
     int64_t accum;                /* >= 0: added into the lane at this byte; else -1                                      */
     bool pinned;
+    bool full;                    /* of a root: float even where values of sequences are bf16                             */
     Slot slot;
 } Val;
 typedef struct Block { int64_t at, end; int32_t root; } Block;
@@ -27,9 +28,28 @@ typedef struct Layout {
 static int32_t vid(Value v) { return v.node * MDR_MAX_OUT + v.out; }
 static Value of_vid(int32_t i) { return (Value){i / MDR_MAX_OUT, i % MDR_MAX_OUT}; }
 static const Type *type_of(const Layout *l, Value v) { return &l->g->node[v.node].out[v.out]; }
-static int64_t bytes_of(const Layout *l, Value v)
+/* Bytes of an element. Precision bf16 stores values of sequences in two, but for what a kernel wants whole and for sums. */
+static int32_t size_of(const Layout *l, Value v)
 {
-    return mdr_numel(type_of(l, v)->shape) * mdr_exec_size(l->p, type_of(l, v)->dtype);
+    const Type *t = type_of(l, v);
+    const Val *r = &l->val[l->val[vid(v)].root];
+    bool half = l->p->spec.device->half && t->dtype == DT_REAL && (t->axes & MDR_AXIS_SEQ) && !r->full && r->accum < 0;
+    return half ? 2 : mdr_exec_size(l->p, t->dtype);
+}
+static int64_t bytes_of(const Layout *l, Value v) { return mdr_numel(type_of(l, v)->shape) * size_of(l, v); }
+
+/* After aliasing: what kernels want whole (op.h, CudaRow); a view and what it is of have one size. */
+static void mark_full(Layout *l)
+{
+    for (int32_t i = 0; i < l->g->n_node; i++) {
+        const Node *n = &l->g->node[i];
+        const CudaRow *row = mdr_op_cuda(n);
+        bool scan = n->op == &mdr_ir_op_scan || n->op == &mdr_ir_op_scan_grad;
+        for (int k = 0; l->live[i] && k < n->n_out; k++)
+            if (scan || (row && ((row->full_out >> k) & 1u))) l->val[l->val[vid((Value){i, k})].root].full = true;
+        for (int k = 0; l->live[i] && row && k < n->n_in; k++)
+            if (n->in[k].node >= 0 && ((row->full_in >> k) & 1u)) l->val[l->val[vid(n->in[k])].root].full = true;
+    }
 }
 
 static void mark_live(Layout *l)
@@ -71,13 +91,12 @@ static void alias_join(Layout *l, int32_t i)
         if (!computed(l, v) || x->uses != 1 || !owns(l, v) || t->phase != n->out[0].phase || t->axes != n->out[0].axes) return;
     }
     int64_t ld = mdr_cols(n->out[0].shape), at = 0;
-    int32_t size = mdr_exec_size(l->p, n->out[0].dtype);
     for (int k = 0; k < n->n_in; k++) {
         Val *x = &l->val[vid(n->in[k])];
         x->root = vid((Value){i, 0});
         x->shift = at;
         x->ld = ld;
-        at += mdr_cols(type_of(l, n->in[k])->shape) * size;
+        at += mdr_cols(type_of(l, n->in[k])->shape);
     }
 }
 
@@ -87,7 +106,6 @@ static bool alias_view(Layout *l, int32_t i)
     Value x = n->in[0];
     const Val *v = &l->val[vid(x)];
     const Type *t = type_of(l, x);
-    int32_t size = mdr_exec_size(l->p, t->dtype);
     int64_t shift = 0;
     if (n->op == &mdr_ir_op_reshape && v->ld != mdr_cols(t->shape) && mdr_rows(t->shape) != 1) return false;
     if (n->op == &mdr_ir_op_rows) {
@@ -98,7 +116,7 @@ static bool alias_view(Layout *l, int32_t i)
     for (int k = 0; k < n->n_out; k++) {
         Val *y = &l->val[vid((Value){i, k})];
         y->root = v->root;
-        y->shift = v->shift + shift * size;
+        y->shift = v->shift + shift;
         y->ld = n->op == &mdr_ir_op_reshape ? mdr_cols(n->out[0].shape) : v->ld;
         if (n->op == &mdr_ir_op_split) shift += mdr_cols(n->out[k].shape);
     }
@@ -129,7 +147,7 @@ static void place_accumulators(Layout *l)
         if (!l->live[i] || n->op != &mdr_ir_op_sum_batch || n->out[0].dtype != DT_REAL) continue;
         Val *x = &l->val[vid((Value){i, 0})];
         x->accum = grad_of[i] ? p->param_at[grad_of[i] - 1] : reals;
-        if (!grad_of[i]) reals += mdr_exec_round(mdr_numel(n->out[0].shape), 16);
+        if (!grad_of[i]) reals += mdr_exec_round(mdr_numel(n->out[0].shape), p->spec.device->accel ? 64 : 16);
         x->accum *= p->real;
     }
     p->lane_reals = mdr_exec_round(reals, 64);
@@ -140,7 +158,7 @@ static void place_accumulators(Layout *l)
         sums += mdr_numel(n->out[0].shape);
     }
     p->lane_sums = sums;
-    p->size[PL_LANE] = mdr_exec_round(p->lane_reals * p->real + sums * 8, 64);
+    p->size[PL_LANE] = mdr_exec_round(p->lane_reals * p->real + sums * 8, mdr_exec_align(p));
     mdr_free(grad_of);
     for (int32_t i = 0; i < l->g->n_node; i++) {          /* producers that write into them                                */
         const Node *n = &l->g->node[i];
@@ -213,7 +231,8 @@ static int32_t inplace_root(const Layout *l, int32_t i)
         if (!((n->op->inplace >> k) & 1u) || n->in[k].node < 0 || !sole_view(l, n, k)) continue;
         const Val *x = &l->val[vid(n->in[k])], *r = &l->val[x->root];
         if (x->root == vid(n->in[k]) && r->slot.place == PL_SLICE && r->last == i && !r->pinned &&
-            mdr_shape_equal(n->in_type[k].shape, n->out[0].shape) && n->in_type[k].dtype == n->out[0].dtype)
+            mdr_shape_equal(n->in_type[k].shape, n->out[0].shape) && n->in_type[k].dtype == n->out[0].dtype &&
+            size_of(l, n->in[k]) == size_of(l, (Value){i, 0}))
             return x->root;
     }
     return -1;
@@ -240,11 +259,11 @@ static void store_value(Layout *l, Value v)
                 if (l->block[b].root == r) l->block[b].root = vid(v);
             x->slot.at = l->val[r].slot.at;
         } else {
-            block_add(l, vid(v), mdr_exec_round(bytes_of(l, v) * p->slice, 64));
+            block_add(l, vid(v), mdr_exec_round(bytes_of(l, v) * p->slice, mdr_exec_align(p)));
         }
     } else {
         x->slot.at = p->size[x->slot.place];
-        p->size[x->slot.place] += mdr_exec_round(bytes_of(l, v), 64);
+        p->size[x->slot.place] += mdr_exec_round(bytes_of(l, v), mdr_exec_align(p));
     }
 }
 
@@ -263,7 +282,7 @@ static void store_all(Layout *l)
         }
         block_free(l, i);
     }
-    l->p->size[PL_SLICE] = mdr_exec_round(l->p->size[PL_SLICE], 64);
+    l->p->size[PL_SLICE] = mdr_exec_round(l->p->size[PL_SLICE], mdr_exec_align(l->p));
 }
 
 static Slot slot_of(const Layout *l, Value v)
@@ -272,17 +291,17 @@ static Slot slot_of(const Layout *l, Value v)
     const Val *x = &l->val[vid(v)];
     const Type *t = type_of(l, v);
     Slot s = l->val[x->root].slot;
-    s.size = mdr_exec_size(l->p, t->dtype);
+    s.size = size_of(l, v);
     s.ld = x->ld;
     Value r = of_vid(x->root);
     if (l->val[x->root].accum >= 0) {                 /* read after the fold (POST mirrors the lane) or written in the lane  */
         s.place = type_of(l, r)->phase == PH_POST ? PL_POST : PL_LANE;
-        s.at = l->val[x->root].accum + x->shift;
+        s.at = l->val[x->root].accum + x->shift * s.size;
         s.seq = 0;
         return s;
     }
     if (s.place == PL_NONE) return (Slot){0};
-    s.at += x->shift;
+    s.at += x->shift * s.size;
     s.seq = !(t->axes & MDR_AXIS_SEQ) ? 0 : mdr_numel(type_of(l, r)->shape);
     return s;
 }
@@ -306,6 +325,7 @@ static Err *emit(Layout *l, int32_t i, Instr *in)
         in->add = 1;
     }
     if (n->op == &mdr_ir_op_scan || n->op == &mdr_ir_op_scan_grad) {
+        if (p->spec.device->accel) return mdr_ir_shape_error(n, "a GPU runs no scan of a body: --device cpu, or an op with a kernel of its own");
         MDR_TRY(mdr_exec_plan_body(n->body, p, &in->body));
         if (n->op == &mdr_ir_op_scan_grad) MDR_TRY(mdr_exec_plan_body(n->body_grad, p, &in->body_grad));
         return NULL;
@@ -338,7 +358,7 @@ static void emit_prep(Plan *p, const Kernel *k, Instr *user, Instr *prep)
     Phase phase = user->node->in_type[k->prep.in].phase;
     Place place = phase == PH_CONST ? PL_CONST : PL_STEP;
     user->prep = (Slot){.place = place, .at = p->size[place], .size = p->real};
-    p->size[place] += mdr_exec_round(k->prep.elements(user->node) * p->real, 64);
+    p->size[place] += mdr_exec_round(k->prep.elements(user->node) * p->real, mdr_exec_align(p));
     *prep = *user;
     prep->run = k->prep.run;
     prep->units = NULL;
@@ -411,6 +431,9 @@ static void outputs(Layout *l)
     Plan *p = l->p;
     p->output = mdr_arena_alloc(p->arena, (size_t)l->g->n_output * sizeof *p->output + 1);
     for (int32_t i = 0; i < l->g->n_output; i++) p->output[i] = slot_of(l, l->g->output[i]);
+    int32_t node[MAX_INPUTS], n_input = mdr_ir_inputs(l->g, node, MAX_INPUTS);
+    p->input = mdr_arena_alloc(p->arena, (size_t)(n_input + 1) * sizeof *p->input);
+    for (int32_t i = 0; i < n_input; i++) p->input[i] = (Slot){.place = PL_INPUT, .input = i, .size = size_of(l, (Value){node[i], 0})};
     if (p->spec.first_grad < 0) return;
     p->copy = mdr_arena_alloc(p->arena, (size_t)p->n_param * sizeof *p->copy + 1);
     for (int32_t i = 0; i < p->n_param; i++) {
@@ -446,6 +469,7 @@ Err *mdr_exec_layout(Plan *p)
         if (op == &mdr_ir_op_reshape || op == &mdr_ir_op_split || op == &mdr_ir_op_rows) alias_view(&l, i);
         if (op == &mdr_ir_op_join) alias_join(&l, i);
     }
+    if (p->spec.device->half) mark_full(&l);
     lifetimes(&l);
     p->size[PL_POST] = p->size[PL_LANE];
     store_all(&l);

@@ -1,20 +1,60 @@
 /* Running scan and scan_grad: the plan of the body, once a time step, inside the node's scratch. Nothing here knows what the
- * body computes. Works for any number of members and sequences (strides), so devices of both kinds use it.
+ * body computes. Works for any number of members and sequences (strides), so all devices use it; where scratch is not the host's
+ * memory LoopHands do what touches it.
  *
  * Scratch of a scan:       [ body's STEP | SLICE | LANE | POST | carries A | carries B | gathered xs | consts ]
  * Scratch of a scan_grad:  [ forward body's places | gradient body's places | carries of one chunk (C + 1) | dcarries A, B |
  *                            gathered xs, dys | consts ]
- * Every body input is dense: xs rows and strided consts are gathered. All pieces are [member][sequence][numel]. */
+ * (and for each body a word for LoopHands.begin.) Every body input is dense: xs rows and strided consts are gathered. All pieces are [member][sequence][numel]. */
 #include "exec/internal.h"
 #include <string.h>
 
-typedef struct Carver { char *at; size_t used; } Carver;             /* at NULL: only measures                             */
+typedef struct Carver { char *at; size_t used; int64_t align; } Carver;       /* at NULL: only measures                    */
 static char *carve(Carver *c, int64_t bytes)
 {
     char *p = c->at ? c->at + c->used : NULL;
-    c->used += (size_t)mdr_exec_round(bytes, 64);
+    c->used += (size_t)mdr_exec_round(bytes, c->align);
     return p;
 }
+
+/* ---- hands on the host ---- */
+static void add_row(char *to, const char *from, int64_t n, int64_t size)
+{
+    if (size == 4) for (int64_t i = 0; i < n; i++) ((float *)(void *)to)[i] += ((const float *)(const void *)from)[i];
+    else for (int64_t i = 0; i < n; i++) ((double *)(void *)to)[i] += ((const double *)(const void *)from)[i];
+}
+static void move_host(const Frame *f, bool add, const Arg *to, const Arg *from, Extent e, int64_t rows, int64_t cols)
+{
+    size_t bytes = (size_t)(cols * to->size);
+    (void)f;
+    for (int32_t m = 0; m < e.n_member; m++)
+        for (int32_t s = 0; s < e.n_seq; s++)
+            for (int64_t r = 0; r < rows; r++) {
+                char *y = (char *)to->data + (m * to->member + s * to->seq + r * to->ld) * to->size;
+                const char *x = (const char *)from->data + (m * from->member + s * from->seq + r * from->ld) * to->size;
+                if (!from->data) memset(y, 0, bytes);
+                else if (add) add_row(y, x, cols, to->size);
+                else memcpy(y, x, bytes);
+            }
+}
+static void begin_host(const Plan *p, Frame *f, int32_t *always)
+{
+    (void)always;
+    mdr_exec_consts(p, f->base[PL_CONST]);
+    mdr_exec_phase(p, PH_CONST, f);
+    mdr_exec_phase(p, PH_STEP, f);
+    memset(f->base[PL_LANE], 0, (size_t)(p->size[PL_LANE] * f->extent.n_member));
+}
+static void fold_host(const Plan *p, Frame *f)
+{
+    for (int32_t m = 0; m < f->extent.n_member; m++) {
+        char *lane = f->base[PL_LANE] + m * p->size[PL_LANE], *post = f->base[PL_POST] + m * p->size[PL_POST];
+        mdr_exec_fold_reals(p, &lane, 1, post, 0, p->lane_reals);
+        mdr_exec_fold_sums(p, &lane, 1, post);
+    }
+}
+static const LoopHands host = {move_host, begin_host, fold_host};
+static const LoopHands *hands_of(const Plan *p) { return p->spec.device->accel ? &mdr_exec_loop_accel : &host; }
 
 /* A dense piece of n elements for each of the extent's members and sequences. */
 typedef struct Piece { char *data; int64_t n; int32_t size; bool seq; } Piece;
@@ -22,35 +62,19 @@ static Piece piece(Carver *c, int64_t n, int32_t size, bool seq, Extent e)
 {
     return (Piece){carve(c, (int64_t)e.n_member * (seq ? e.n_seq : 1) * n * size), n, size, seq};
 }
-static char *piece_at(const Piece *p, Extent e, int32_t m, int32_t s)
+/* From its element `at` on, in rows of cols. */
+static Arg piece_arg(const Piece *p, Extent e, int64_t at, int64_t cols)
 {
-    return p->data + ((int64_t)m * (p->seq ? e.n_seq : 1) + (p->seq ? s : 0)) * p->n * p->size;
+    return (Arg){p->data + at * p->size, p->n * (p->seq ? e.n_seq : 1), p->seq ? p->n : 0, cols, p->size};
 }
-static Arg piece_arg(const Piece *p, Extent e) { return (Arg){p->data, p->n * (p->seq ? e.n_seq : 1), p->seq ? p->n : 0, 0}; }
-static void piece_zero(const Piece *p, Extent e)
+static Arg from_row(Arg a, int64_t row)
 {
-    memset(p->data, 0, (size_t)((int64_t)e.n_member * (p->seq ? e.n_seq : 1) * p->n * p->size));
-}
-
-/* Copies rows [row, row + n_row) of a value of the given columns between a strided argument and a dense piece. */
-typedef enum Move { GATHER, SCATTER, ACCUMULATE } Move;
-static void move_rows(Move how, const Arg *a, const Piece *p, Extent e, int64_t row, int64_t n_row, int64_t cols)
-{
-    for (int32_t m = 0; m < e.n_member; m++)
-        for (int32_t s = 0; s < (p->seq ? e.n_seq : 1); s++) {
-            char *outer = (char *)a->data + (m * a->member + s * a->seq) * p->size, *inner = piece_at(p, e, m, s);
-            for (int64_t r = 0; r < n_row; r++) {
-                char *x = outer + (row + r) * a->ld * p->size, *y = inner + r * cols * p->size;
-                if (how == GATHER) memcpy(y, x, (size_t)(cols * p->size));
-                else if (how == SCATTER) memcpy(x, y, (size_t)(cols * p->size));
-                else if (p->size == 4) for (int64_t i = 0; i < cols; i++) ((float *)(void *)x)[i] += ((const float *)(const void *)y)[i];
-                else for (int64_t i = 0; i < cols; i++) ((double *)(void *)x)[i] += ((const double *)(const void *)y)[i];
-            }
-        }
+    a.data = (char *)a.data + row * a.ld * a.size;
+    return a;
 }
 
 /* One body: its plan, its memory, its frame; inputs are set before each step. */
-typedef struct Body { const Plan *p; Frame f; StepInput input[MDR_MAX_IN * 2]; } Body;
+typedef struct Body { const Plan *p; Frame f; StepInput input[MDR_MAX_IN * 2]; int32_t *always; } Body;
 static void body_carve(Body *b, const Plan *p, Carver *c, Extent e)
 {
     *b = (Body){.p = p};
@@ -59,34 +83,21 @@ static void body_carve(Body *b, const Plan *p, Carver *c, Extent e)
     for (int i = 0; i < MDR_COUNT(own); i++) b->f.base[own[i]] = carve(c, p->size[own[i]] * e.n_member);
     b->f.base[PL_CONST] = carve(c, p->size[PL_CONST]);
     b->f.scratch = carve(c, (int64_t)mdr_exec_scratch(p, e));
+    b->always = (int32_t *)(void *)carve(c, (int64_t)sizeof *b->always);
 }
-static void body_begin(Body *b)
+/* The node's own Call and Frame say for which sequences and on which stream. */
+static void body_begin(Body *b, const Call *c, const Frame *outer)
 {
     b->f.input = b->input;
-    mdr_exec_consts(b->p, b->f.base[PL_CONST]);
-    mdr_exec_phase(b->p, PH_CONST, &b->f);
-    mdr_exec_phase(b->p, PH_STEP, &b->f);
-    memset(b->f.base[PL_LANE], 0, (size_t)(b->p->size[PL_LANE] * b->f.extent.n_member));
+    b->f.accel = outer->accel;
+    b->f.stream = outer->stream;
+    b->f.n_seq = c->n_seq;
+    b->f.one = outer->one;
+    hands_of(b->p)->begin(b->p, &b->f, b->always);
 }
 static void body_feed(Body *b, int32_t k, const Piece *x)
 {
-    b->input[k] = (StepInput){x->data, piece_arg(x, b->f.extent).member};
-}
-/* Output i of the body, a value of n elements, into (or added into) a dense piece. */
-static void body_read(const Body *b, int32_t i, const Piece *to, Move how, int64_t cols)
-{
-    Arg a = mdr_exec_arg(b->p, &b->f, &b->p->output[i]);
-    Extent e = b->f.extent;
-    for (int32_t m = 0; m < e.n_member; m++)
-        for (int32_t s = 0; s < (to->seq ? e.n_seq : 1); s++) {
-            const char *x = (const char *)a.data + (m * a.member + s * a.seq) * to->size;
-            char *y = piece_at(to, e, m, s);
-            for (int64_t r = 0; r * cols < to->n; r++, x += a.ld * to->size, y += cols * to->size) {
-                if (how != ACCUMULATE) memcpy(y, x, (size_t)(cols * to->size));
-                else if (to->size == 4) for (int64_t j = 0; j < cols; j++) ((float *)(void *)y)[j] += ((const float *)(const void *)x)[j];
-                else for (int64_t j = 0; j < cols; j++) ((double *)(void *)y)[j] += ((const double *)(const void *)x)[j];
-            }
-        }
+    b->input[k] = (StepInput){x->data, piece_arg(x, b->f.extent, 0, 1).member};
 }
 
 typedef struct Scan {

@@ -72,7 +72,8 @@ Err *mdr_exec_plan(const Graph *g, const PlanSpec *spec, Plan **out)
 
 Err *mdr_exec_plan_body(const Graph *g, const Plan *outer, Plan **out)
 {
-    PlanSpec spec = {.device = outer->spec.device, .batch = outer->slice, .first_grad = -1};
+    /* carries of bodies are float: a state rounded at every step would drift */
+    PlanSpec spec = {.device = outer->spec.device->half ? &mdr_exec_cuda : outer->spec.device, .batch = outer->slice, .first_grad = -1};
     return plan(g, &spec, true, out);
 }
 

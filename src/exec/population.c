@@ -2,12 +2,29 @@
 #include "exec/internal.h"
 #include <string.h>
 
-Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out)
+static Err *take(const Population *pop, size_t bytes, void **out)
+{
+    if (pop->accel) {
+        MDR_TRY(mdr_accel_alloc(pop->accel, (int64_t)bytes, out));
+        return mdr_accel_fill(pop->accel, *out, 0, (int64_t)bytes);
+    }
+    MDR_TRY(mdr_alloc_big(bytes, out));
+    memset(*out, 0, bytes);
+    return NULL;
+}
+static void give(const Population *pop, void *p)
+{
+    if (pop->accel) mdr_accel_free(pop->accel, p);
+    else mdr_free_big(p);
+}
+
+Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Population **out)
 {
     Population *pop = mdr_alloc(sizeof *pop);
     size_t bytes = (size_t)(p->stride * p->real) * (size_t)n;
     *out = NULL;
     pop->n = n;
+    pop->accel = accel;
     pop->stride = p->stride;
     pop->real_size = p->real;
     pop->hyper = mdr_alloc((size_t)n * sizeof *pop->hyper);
@@ -15,9 +32,8 @@ Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out)
     for (int32_t i = 0; i < n; i++) pop->alive[i] = true;
     void **part[] = {&pop->param, &pop->m, &pop->v};
     for (int i = 0; i < MDR_COUNT(part); i++) {
-        Err *e = mdr_alloc_big(bytes + 64, part[i]);
-        if (e) { mdr_exec_population_free(pop); return mdr_err_wrap(e, "%d members of %lld parameters", n, (long long)p->stride); }
-        memset(*part[i], 0, bytes + 64);
+        Err *e = take(pop, bytes + 64, part[i]);
+        if (e) { mdr_exec_population_free(pop); return accel ? e : mdr_err_wrap(e, "%d members of %lld parameters", n, (long long)p->stride); }
     }
     *out = pop;
     return NULL;
@@ -26,10 +42,35 @@ Err *mdr_exec_population_new(const Plan *p, int32_t n, Population **out)
 void mdr_exec_population_free(Population *pop)
 {
     if (!pop) return;
-    mdr_free_big(pop->param);
-    mdr_free_big(pop->m);
-    mdr_free_big(pop->v);
+    give(pop, pop->param);
+    give(pop, pop->m);
+    give(pop, pop->v);
     mdr_free(pop->hyper);
     mdr_free(pop->alive);
     mdr_free(pop);
+}
+
+static char *vector(const Population *pop, PopPart part, int32_t member, int64_t *bytes)
+{
+    void *const of[] = {[POP_PARAM] = pop->param, [POP_M] = pop->m, [POP_V] = pop->v};
+    *bytes = pop->stride * pop->real_size;
+    return (char *)of[part] + member * *bytes;
+}
+
+Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x)
+{
+    int64_t bytes;
+    char *to = vector(pop, part, member, &bytes);
+    if (pop->accel) return mdr_accel_upload(pop->accel, to, x, bytes);
+    memcpy(to, x, (size_t)bytes);
+    return NULL;
+}
+
+Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x)
+{
+    int64_t bytes;
+    const char *from = vector(pop, part, member, &bytes);
+    if (pop->accel) return mdr_accel_download(pop->accel, x, from, bytes);
+    memcpy(x, from, (size_t)bytes);
+    return NULL;
 }

@@ -9,14 +9,16 @@ Arg mdr_exec_arg(const Plan *p, const Frame *f, const Slot *s)
         return (Arg){0};
     case PL_INPUT: {
         const StepInput *in = &f->input[s->input];
-        return (Arg){(char *)(uintptr_t)in->data + s->at + f->first_seq * s->seq * s->size, in->member, s->seq, s->ld};
+        return (Arg){(char *)(uintptr_t)in->data + s->at + f->first_seq * s->seq * s->size, in->member, s->seq, s->ld, s->size};
     }
     case PL_PARAM:
-        return (Arg){f->base[PL_PARAM] + s->at, p->stride, 0, s->ld};
+        return (Arg){f->base[PL_PARAM] + s->at, p->stride, 0, s->ld, s->size};
     case PL_CONST:
-        return (Arg){f->base[PL_CONST] + s->at, 0, 0, s->ld};
-    default:
-        return (Arg){f->base[s->place] + s->at, p->whole ? p->size[s->place] / s->size : 0, s->seq, s->ld};
+        return (Arg){f->base[PL_CONST] + s->at, 0, 0, s->ld, s->size};
+    default: {
+        Place of = s->place == PL_LANE && p->spec.device->accel ? PL_POST : s->place;      /* there the lane is POST's first part */
+        return (Arg){f->base[s->place] + s->at, p->whole ? p->size[of] / s->size : 0, s->seq, s->ld, s->size};
+    }
     }
 }
 
@@ -36,15 +38,23 @@ size_t mdr_exec_scratch(const Plan *p, Extent e)
     return most;
 }
 
-/* A Prep sees one member a call and writes out[0]. */
+/* A Prep sees one member a call and writes out[0]; on an accelerator it sees all (op/cuda.h rule 6). */
 static void run_prep(const Plan *p, const Instr *in, const Frame *f, int64_t u0, int64_t u1)
 {
     Call c;
     c.node = in->node;
-    c.extent = (Extent){1, 1};
+    c.extent = (Extent){f->accel ? f->extent.n_member : 1, 1};
     c.add = 0;
     c.scratch = f->scratch;
     c.prep = (Arg){0};
+    c.stream = f->stream;
+    c.n_seq = f->one;
+    if (f->accel) {
+        for (int k = 0; k < in->node->n_in; k++) c.in[k] = mdr_exec_arg(p, f, &in->in[k]);
+        c.out[0] = mdr_exec_arg(p, f, &in->prep);
+        in->run(&c, 0, 0);
+        return;
+    }
     Arg raw = mdr_exec_arg(p, f, &in->in[in->prep_in]), made = mdr_exec_arg(p, f, &in->prep);
     for (int32_t m = 0; m < f->extent.n_member; m++) {
         c.in[in->prep_in] = raw;
@@ -73,6 +83,8 @@ void mdr_exec_instr(const Plan *p, const Instr *in, const Frame *f, int64_t u0, 
         c.extent = e;
         c.add = in->add;
         c.scratch = f->scratch;
+        c.stream = f->stream;
+        c.n_seq = phase == PH_SEQ || in->node->op == &mdr_ir_op_sum_batch ? f->n_seq : f->one;
         c.prep = mdr_exec_arg(p, f, &in->prep);
         for (int k = 0; k < in->node->n_in; k++) c.in[k] = mdr_exec_arg(p, f, &in->in[k]);
         for (int k = 0; k < in->node->n_out; k++) c.out[k] = mdr_exec_arg(p, f, &in->out[k]);

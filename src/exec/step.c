@@ -12,6 +12,7 @@ enum { MAX_TRACE = 1 << 20 };
 typedef struct Worker { char *slice, *scratch; OpProfile *profile; double busy; } Worker;
 struct Exec {
     const Plan *p;
+    AccelExec *accel;                     /* devices with their own memory: everything is there                          */
     Pool *pool;
     int32_t n_worker, n_member, n_lane_max;
     char *base[PL_COUNT];                 /* CONST, STEP, POST; whole: SLICE, LANE too                                   */
@@ -279,6 +280,7 @@ Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int32_t n_s
     if (pop->n > e->n_member || pop->stride != e->p->stride || (e->p->whole && pop->n != e->n_member))
         return MDR_ERR_MACHINE("a population of %d x %lld, opened for %d x %lld", pop->n, (long long)pop->stride, e->n_member, (long long)e->p->stride);
     if (update && !e->p->spec.update) return MDR_ERR_MACHINE("the plan has no update");
+    if (e->accel) return mdr_exec_accel_step(e->accel, pop, input, n_seq, update, e->out);
     e->pop = pop;
     e->input = input;
     e->n_seq = n_seq;
@@ -367,9 +369,24 @@ Err *mdr_exec_open(const Plan *p, Pool *pool, int32_t n_member, Exec **out)
     return NULL;
 }
 
+Err *mdr_exec_open_accel(const Plan *p, Accel *accel, int32_t n_member, Exec **out)
+{
+    Exec *e = mdr_alloc(sizeof *e);
+    *out = NULL;
+    e->p = p;
+    e->n_member = n_member;
+    e->out = mdr_alloc((size_t)n_member * sizeof *e->out);
+    Err *err = mdr_exec_accel_open(p, accel, n_member, &e->accel);
+    if (err) { mdr_exec_close(e); return err; }
+    *out = e;
+    return NULL;
+}
+AccelExec *mdr_exec_of_accel(const Exec *e) { return e->accel; }
+
 void mdr_exec_close(Exec *e)
 {
     if (!e) return;
+    mdr_exec_accel_close(e->accel);
     for (int32_t i = 0; i < e->n_big; i++) mdr_free_big(e->big[i]);
     for (int32_t w = 0; w < e->n_worker; w++) mdr_free(e->worker[w].profile);
     mdr_free(e->worker);
@@ -384,6 +401,7 @@ void mdr_exec_close(Exec *e)
 
 const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i)
 {
+    if (e->accel) return mdr_exec_accel_output(e->accel, member, i);
     if (e->result_at[i] >= 0) return e->result + member * e->result_n + e->result_at[i];
     Frame f = frame(e, 0);
     Arg a = mdr_exec_arg(e->p, &f, &e->p->output[i]);
@@ -391,7 +409,11 @@ const void *mdr_exec_output(const Exec *e, int32_t member, int32_t i)
 }
 const StepOut *mdr_exec_out(const Exec *e, int32_t member) { return &e->out[member]; }
 
-void mdr_exec_poison(Exec *e, bool on) { e->poison = on; }
+void mdr_exec_poison(Exec *e, bool on)
+{
+    e->poison = on;
+    if (e->accel) mdr_exec_accel_poison(e->accel, on);
+}
 
 /* ---- measuring ---- */
 void mdr_exec_trace(Exec *e, bool on)
@@ -410,6 +432,7 @@ int64_t mdr_exec_trace_read(const Exec *e, const TraceEvent **events, int64_t *l
 void mdr_exec_profile(Exec *e, bool on)
 {
     e->profiling = on;
+    if (e->accel) mdr_exec_accel_profile(e->accel, on);
     for (int32_t w = 0; on && w < e->n_worker; w++) {
         e->worker[w].busy = 0;
         memset(e->worker[w].profile, 0, (size_t)e->p->begin[PH_COUNT] * sizeof(OpProfile));
@@ -417,6 +440,7 @@ void mdr_exec_profile(Exec *e, bool on)
 }
 int32_t mdr_exec_profile_read(const Exec *e, OpProfile *out, int32_t max)
 {
+    if (e->accel) return mdr_exec_accel_profile_read(e->accel, out, max);
     int32_t n = e->p->begin[PH_COUNT];
     for (int32_t i = 0; i < n && i < max; i++) {
         const Instr *in = &e->p->instr[i];

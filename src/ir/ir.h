@@ -17,6 +17,10 @@
 #define MDR_IR_H
 #include "base/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { MDR_MAX_RANK = 4, MDR_MAX_IN = 32, MDR_MAX_OUT = 32 };
 
 /* Row-major; time, if the value has it, is the first dimension; a scalar is [1]. */
@@ -145,7 +149,7 @@ MDR_API const Node *mdr_ir_node_at(const Builder *b, int32_t i);
 
 /* A node; in[0..n_in-1]; its outputs are (node, 0..n_out-1). Returns output 0. attr is copied (op->attr_size bytes). */
 MDR_API Value mdr_ir_node(Builder *b, const OpDef *op, const void *attr, int n_in, const Value *in);
-static inline Value mdr_ir_out(Value v, int out) { return (Value){v.node, v.node < 0 ? 0 : out}; }
+static inline Value mdr_ir_out(Value v, int out) { v.out = v.node < 0 ? 0 : out; return v; }
 static inline bool mdr_ir_has(Value v) { return v.node >= 0; }
 
 MDR_API Value mdr_ir_param(Builder *b, const char *name, Shape s, Init init);               /* MEMBER, STEP             */
@@ -196,10 +200,13 @@ static inline int64_t mdr_numel(Shape s) { int64_t n = 1; for (int i = 0; i < s.
 static inline int64_t mdr_cols(Shape s) { return s.rank ? s.d[s.rank - 1] : 0; }
 static inline int64_t mdr_rows(Shape s) { return s.rank ? mdr_numel(s) / (mdr_cols(s) ? mdr_cols(s) : 1) : 0; }
 MDR_API bool mdr_shape_equal(Shape a, Shape b);
-static inline Shape mdr_shape1(int32_t a) { return (Shape){1, {a}}; }
-static inline Shape mdr_shape2(int32_t a, int32_t b) { return (Shape){2, {a, b}}; }
-static inline Shape mdr_shape3(int32_t a, int32_t b, int32_t c) { return (Shape){3, {a, b, c}}; }
+static inline Shape mdr_shape1(int32_t a) { Shape s = {1, {a, 0, 0, 0}}; return s; }
+static inline Shape mdr_shape2(int32_t a, int32_t b) { Shape s = {2, {a, b, 0, 0}}; return s; }
+static inline Shape mdr_shape3(int32_t a, int32_t b, int32_t c) { Shape s = {3, {a, b, c, 0}}; return s; }
 MDR_API const char *mdr_shape_text(Shape s, char buf[64]);           /* "[127, 384]"                                     */
 /* "layer 3 hyena: matmul: input 1 is [128, 384], expected [352, ..]" : user error with place, op and shapes. */
 MDR_API Err *mdr_ir_shape_error(const Node *n, const char *fmt, ...) MDR_PRINTF(2, 3);
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -20,10 +20,15 @@
 #define MDR_OP_H
 #include "ir/ir.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Extent { int32_t n_member, n_seq; } Extent;
 typedef struct Arg {
     void *data;                       /* first member, first sequence; NULL = absent                                  */
     int64_t member, seq, ld;          /* strides in ELEMENTS of the value's own type                                  */
+    int64_t size;                     /* bytes of an element: DT_REAL 4 or 8, on CUDA also 2 (bf16); DT_I32 4; DT_SUM 8 */
 } Arg;
 typedef struct Call {
     const Node *node;
@@ -32,6 +37,8 @@ typedef struct Call {
     Arg prep;                         /* what Prep.run made of input Prep.in; data == NULL without one                */
     uint32_t add;                     /* bit i: out[i] += (rule 5)                                                    */
     void *scratch;
+    const int32_t *n_seq;             /* CUDA only (op/cuda.h): [members], in device memory                           */
+    void *stream;                     /* CUDA only: the cudaStream_t to enqueue on                                    */
 } Call;
 typedef void KernelFn(const Call *c, int64_t unit0, int64_t unit1);
 
@@ -51,8 +58,11 @@ typedef struct Kernel {
     Prep prep;
 } Kernel;
 
-typedef enum Device { DEV_REF32, DEV_REF64, DEV_CPU, DEV_COUNT } Device;
+typedef enum Device { DEV_REF32, DEV_REF64, DEV_CPU, DEV_CUDA, DEV_COUNT } Device;
 typedef struct OpRow { const OpDef *def; Kernel ref32, ref64; } OpRow;             /* table ends with def == NULL          */
+/* A row of src/op/NAME.cu. Masks: where a plan stores values of sequences as bf16, output i with its bit in full_out stays float,
+ * and so does the producer's output that is read as input i with its bit in full_in. */
+typedef struct CudaRow { const char *op; Kernel kernel; bool (*applies)(const Node *n); uint32_t full_in, full_out; } CudaRow;
 typedef struct CpuRow { const char *op; Kernel kernel; bool (*applies)(const Node *n); } CpuRow;   /* ends with op == NULL; applies NULL = always */
 
 MDR_API const OpRow *mdr_op_at(int i);                               /* NULL past the end; sorted by file name          */
@@ -60,6 +70,8 @@ MDR_API const OpRow *mdr_op_find(const char *name);
 /* The kernel for a node on a device: CPU = the fast one if this machine has the instructions and it applies, else ref32. */
 MDR_API const Kernel *mdr_op_kernel(const Node *n, Device d);
 MDR_API const Kernel *mdr_op_fast(const Node *n);                    /* the fast kernel whatever the machine, or NULL   */
+MDR_API const CudaRow *mdr_op_cuda(const Node *n);                   /* NULL: built without CUDA, or no kernel for it   */
+MDR_API bool mdr_op_has_cuda(const OpDef *op);                       /* some kernel for some of its nodes               */
 
 /* ---- writing reference kernels (src/op/NAME.c) -------------------------------------------------------------------
  *   #include "op/reference.h"
@@ -117,11 +129,9 @@ typedef struct ConvAttr { int32_t anticausal; } ConvAttr;
 MDR_API Value mdr_op_conv_direct(Builder *b, Value u, Value h);
 /* The same by FFT: spectrum of h (once a step), then the product (conv_fft.c says the layout). */
 MDR_API Value mdr_op_conv_fft(Builder *b, Value u, Value h);
-/* The long convolution a layer calls: direct below MDR_CONV_FFT_FROM rows, FFT from there. */
+/* The long convolution a layer calls: on GPUs a kernel of its own, elsewhere composed: direct below MDR_CONV_FFT_FROM rows, FFT from there. */
 enum { MDR_CONV_FFT_FROM = 256 };
-static inline Value mdr_op_conv_long(Builder *b, Value u, Value h) {
-    return mdr_ir_type(b, u).shape.d[0] < MDR_CONV_FFT_FROM ? mdr_op_conv_direct(b, u, h) : mdr_op_conv_fft(b, u, h);
-}
+MDR_API Value mdr_op_conv_long(Builder *b, Value u, Value h);
 /* y = (c + bias u) x: the skip and gate behind Hyena's convolution. c, u, x [L, C]; bias [C]. */
 MDR_API Value mdr_op_gated_skip(Builder *b, Value c, Value u, Value bias, Value x);
 /* Selective scan (Gu and Dao 2023): h[t] = exp(delta[t] a) h[t-1] + delta[t] B[t] u[t]; y[t] = C[t] . h[t] + d u[t].
@@ -134,4 +144,7 @@ typedef struct Hyper { double lr, decay, beta1, beta2, eps, clip; int64_t step; 
 typedef void UpdateFn(const Hyper *h, double scale, int64_t n, void *param, void *m, void *v, const void *grad);
 typedef struct UpdateDef { const char *name; int32_t n_state; UpdateFn *ref32, *ref64, *fast; } UpdateDef;   /* fast may be NULL */
 MDR_API const UpdateDef *mdr_op_update(const char *name);            /* "adamw", "sgd"; NULL if unknown                 */
+#ifdef __cplusplus
+}
+#endif
 #endif

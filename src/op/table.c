@@ -5,6 +5,7 @@
 
 extern const OpRow *const mdr_op_files[];            /* one array a file of src/op, sorted by file name; ends with NULL     */
 extern const CpuRow *const mdr_cpu_files[];          /* likewise *.cpu.c; empty where the compiler's target is not x86-64   */
+extern const CudaRow *const mdr_cuda_files[];        /* likewise *.cu; empty in a build without CUDA                        */
 
 const OpRow *mdr_op_at(int i) {
     if (i < 0) return NULL;
@@ -37,7 +38,25 @@ const Kernel *mdr_op_fast(const Node *n) {
     return NULL;
 }
 
+const CudaRow *mdr_op_cuda(const Node *n) {
+    for (const CudaRow *const *f = mdr_cuda_files; *f; f++)
+        for (const CudaRow *r = *f; r->op; r++)
+            if (strcmp(r->op, n->op->name) == 0 && (!r->applies || r->applies(n)) && can_prepare(&r->kernel, n)) return r;
+    return NULL;
+}
+
+bool mdr_op_has_cuda(const OpDef *op) {
+    for (const CudaRow *const *f = mdr_cuda_files; *f; f++)
+        for (const CudaRow *r = *f; r->op; r++)
+            if (strcmp(r->op, op->name) == 0) return true;
+    return false;
+}
+
 const Kernel *mdr_op_kernel(const Node *n, Device d) {
+    if (d == DEV_CUDA) {
+        const CudaRow *cuda = mdr_op_cuda(n);
+        return cuda ? &cuda->kernel : NULL;
+    }
     if (d == DEV_CPU && mdr_cpu_avx2()) {
         const Kernel *fast = mdr_op_fast(n);
         if (fast) return fast;

@@ -74,8 +74,8 @@ Err *mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n,
         if (p->mean_allowed) json_array_append_new(means, mean_row(&score[i]));
     }
     set(o, "select", json_string(p->select_on_test ? "test" : "valid"));
-    set(o, "precision", json_string("float32"));
-    set(o, "class", json_string(mdr_cpu_class()));
+    set(o, "precision", json_string(mdr_study_precision_name(p)));
+    set(o, "class", json_string(mdr_study_class(p)));
     set(o, "numerics", json_integer(MDR_NUMERICS));
     set(o, "seeds", seeds(p));
     set(o, "grid_points", json_integer(p->n_lr * p->n_decay));

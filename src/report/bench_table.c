@@ -201,9 +201,9 @@ static void caption(const Table *t) {
         for (int32_t k = 0; k < t->n_task; k++)
             at_chance = at_chance || (isfinite(t->score[i].task[k].macro.value) && t->score[i].task[k].at_chance);
     mdr_text_printf(
-        &w, "Test accuracy in per cent, mean over classes; epoch%s chosen on the %s split. Protocol %s, float32, %s.",
+        &w, "Test accuracy in per cent, mean over classes; epoch%s chosen on the %s split. Protocol %s, %s, %s.",
         p->n_lr * p->n_decay > 1 ? " and grid point" : "", p->select_on_test ? "test" : "validation", p->name,
-        mdr_cpu_class());
+        mdr_study_precision_name(p), mdr_study_class(p));
     say(t, &w);
     say_budget(t, &w);
     say_spread(t, &w, at_chance);

@@ -41,7 +41,7 @@ static Err *chain(int32_t rows, int32_t cols, bool product, double *seconds)
     if (!err) err = mdr_exec_plan(g, &ps, &p);
     if (!err) err = mdr_pool_open(1, &pool);
     if (!err) err = mdr_exec_open(p, pool, 1, &e);
-    if (!err) err = mdr_exec_population_new(p, 1, &pop);
+    if (!err) err = mdr_exec_population_new(p, NULL, 1, &pop);
     *seconds = 1e30;
     for (int k = 0; !err && k < 100; k++) {
         double t = mdr_clock();

@@ -18,7 +18,8 @@ int32_t mdr_report_op_times(const OpProfile *p, int32_t n, double seconds, int32
         int32_t k = 0;
         while (k < n_row && (strcmp(row[k].op, p[i].op) != 0 || row[k].phase != phase[p[i].phase])) k++;
         if (k == n_row) row[n_row++] = (OpTime){.op = p[i].op, .phase = phase[p[i].phase]};
-        Cost c = strcmp(p[i].op, "(prepare)") == 0 ? (Cost){0} : mdr_ir_cost(p[i].node);
+        bool counted = p[i].node && strcmp(p[i].op, "(prepare)") != 0;      /* an update on a GPU is no node               */
+        Cost c = counted ? mdr_ir_cost(p[i].node) : (Cost){0};
         double times = p[i].phase == PH_SEQ ? (double)p[i].sequences : (double)p[i].calls;
         row[k].seconds += p[i].seconds;
         row[k].flops += c.flops * times;

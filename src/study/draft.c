@@ -3,6 +3,7 @@
  *   help    one line
  *   mean    true: a mean over tasks may be printed
  *   select  valid | test: the split that chooses epoch and grid point
+ *   device  auto | cpu | cuda | cuda:N: where trials run unless --device says so
  *   train   keys and values. `epochs` without `steps` beside it takes the place of the steps given before, of each task's
  *           too; else steps above 0 count, whatever the epochs
  *   model, layers   keys and values; layers: {swiglu: {dim_inner: 512}} are defaults under what an
@@ -42,6 +43,11 @@ static Err *read_help(const Source *s, const Yaml *y) {
     MDR_TRY(mdr_study_want(s, y, MDR_YAML_SCALAR, "help"));
     s->d->help = y->text;
     return NULL;
+}
+
+static Err *read_device(const Source *s, const Yaml *y) {
+    MDR_TRY(mdr_study_want(s, y, MDR_YAML_SCALAR, "device"));
+    return mdr_err_wrap(mdr_study_device(y->text, &s->d->device, &s->d->gpu), "%s", mdr_study_where(s, y));
 }
 
 /* The two words as a table of one row: its messages are those of every other parameter. */
@@ -183,7 +189,7 @@ static Err *read_layers(const Source *s, const Yaml *y) {
 /* In this order whatever the order in the file. */
 typedef struct Field { const char *key; Err *(*read)(const Source *s, const Yaml *y); } Field;
 static const Field field[] = {{"base", NULL},          {"help", read_help},
-                              {"mean", read_mean},     {"select", read_select},
+                              {"device", read_device}, {"mean", read_mean},     {"select", read_select},
                               {"model", read_model},   {"train", read_train},
                               {"grid", read_grid},     {"seeds", read_seeds},
                               {"layers", read_layers}, {"tasks", mdr_study_read_tasks}};

@@ -23,6 +23,8 @@ typedef struct Draft {
     Arena *arena;
     const char *name, *help;
     bool mean_allowed, select_on_test;
+    StudyDevice device;
+    int32_t gpu;
     TrainParams train; /* lr and weight_decay: the single values, for a run without a grid             */
     ModelParams model;
     int32_t n_lr, n_decay, n_seed, n_default, n_task;

@@ -108,7 +108,7 @@ static Err *lay_out(const Draft *d, Protocol *p) {
         n++;
         for (int32_t k = 0; k < d->task[i].n_change; k++) n += (size_t)d->task[i].change[k].n;
     }
-    *p = (Protocol){.arena = d->arena, .name = d->name, .help = d->help, .mean_allowed = d->mean_allowed,
+    *p = (Protocol){.arena = d->arena, .name = d->name, .help = d->help, .device = d->device, .gpu = d->gpu, .mean_allowed = d->mean_allowed,
                     .select_on_test = d->select_on_test, .n_lr = d->n_lr, .n_decay = d->n_decay, .n_seed = d->n_seed,
                     .n_default = d->n_default, .layer_default = d->layer_default};
     memcpy(p->lr, d->lr, sizeof p->lr);
@@ -167,7 +167,8 @@ void mdr_study_trials(const Protocol *p, const Arch *a, int32_t *n, TrialSpec **
             for (int32_t k = 0; k < p->n_decay; k++)
                 for (int32_t r = 0; r < p->n_seed; r++) {
                     const Setting *x = &p->setting[s];
-                    *next = (TrialSpec){a, x->task, x->params, x->model, x->train, p->seed[r], false};
+                    *next = (TrialSpec){.arch = a, .task = x->task, .setting = x->params, .model = x->model, .train = x->train,
+                                        .seed = p->seed[r], .device_class = p->device_class};
                     next->train.lr = p->lr[i];
                     next->train.weight_decay = p->decay[k];
                     next++;

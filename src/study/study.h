@@ -7,6 +7,10 @@
 typedef struct ProtocolFile { const char *name; const char *text; } ProtocolFile;
 MDR_API const ProtocolFile *mdr_study_protocol_at(int i);         /* shipped ones; NULL past the end                      */
 
+/* Where trials run. auto: the CPU for float32, a GPU for precisions that need one. */
+typedef enum StudyDevice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } StudyDevice;
+MDR_API Err *mdr_study_device(const char *text, StudyDevice *device, int32_t *gpu);   /* "auto", "cpu", "cuda", "cuda:1"         */
+
 typedef struct Setting {
     const TaskDef *task;
     TaskParams params;
@@ -19,6 +23,9 @@ typedef struct Protocol {
     const char *name, *help;
     bool mean_allowed;                    /* may print a task mean and the MAD mean (mad-lab, paper, madras)              */
     bool select_on_test;                  /* mad-lab: epoch and grid point by the test split                              */
+    StudyDevice device;                   /* what the protocol or configuration asks for                                  */
+    int32_t gpu;
+    const char *device_class;             /* of the device that was chosen, set by the caller; NULL: this CPU's            */
     int32_t n_setting, n_lr, n_decay, n_seed, n_default;
     Setting *setting;                     /* in order of tasks, baseline first                                            */
     double lr[16], decay[16];             /* the grid; at least one each                                                  */
@@ -37,6 +44,11 @@ typedef struct SettleSpec {
 } SettleSpec;
 MDR_API Err *mdr_study_settle(const SettleSpec *s, Protocol **p);
 MDR_API void mdr_study_protocol_free(Protocol *p);
+
+/* The precision all trials share, or a user error: one table never mixes them. */
+MDR_API Err *mdr_study_precision(const Protocol *p, int32_t *precision);
+MDR_API const char *mdr_study_class(const Protocol *p);           /* device_class, else the CPU's                         */
+MDR_API const char *mdr_study_precision_name(const Protocol *p);  /* of the first setting                                 */
 
 /* The trials of one architecture: settings x lr x decay x seeds, in that order. specs: mdr_alloc'ed; borrow arch and protocol. */
 MDR_API void mdr_study_trials(const Protocol *p, const Arch *a, int32_t *n, TrialSpec **specs);

@@ -4,6 +4,7 @@
  * L - 1 symbols drawn from V - 1, then the compression token V - 1. Targets = inputs, in training and in test.
  * Chance: the last target is always V - 1, the others are uniform: a constant guess is right with max(1/L, (L-1)/(L
  * (V-1))); all V classes are wanted, so macro chance is 1/V. Everything can be read off the input: the ceiling is 1. */
+#include "task/compression.gen.h"
 #include "task/internal.h"
 
 static const Param params[] = {
@@ -16,13 +17,6 @@ static const Param params[] = {
 static Err *check(const TaskParams *p) { (void)p; return NULL; }   /* the bounds of each value suffice */
 
 static int32_t rows(const TaskParams *p) { return p->seq_len; }
-
-static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets) {
-    (void)ctx, (void)split;
-    for (int32_t t = 0; t + 1 < p->seq_len; t++)
-        targets[t] = tokens[t] = (int32_t)mdr_rng_below(r, (uint32_t)p->vocab_size - 1);
-    targets[p->seq_len - 1] = tokens[p->seq_len - 1] = p->vocab_size - 1;
-}
 
 static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
                    int32_t *answer) {
@@ -41,7 +35,8 @@ static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
 }
 
 const TaskDef mdr_tasks_compression[] = {
-    {"compression", "reproduce a random sequence from one vector", params, "autoencoder", check, rows, NULL, generate,
-     oracle, levels, token_text},
-    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.name = "compression", .help = "reproduce a random sequence from one vector", .params = params,
+     .backbone = "autoencoder", .check = check, .rows = rows, .generate = compression_generate,
+     .on_device = DRAW_COMPRESSION, .oracle = oracle, .levels = levels, .token_text = token_text},
+    {.name = NULL},
 };

@@ -15,6 +15,7 @@ struct Dataset {
     Split split;
     uint64_t seed;   /* of the stream */
     void *ctx;
+    int64_t work;    /* of generate */
     int32_t rows;
 };
 
@@ -82,7 +83,8 @@ Err *mdr_task_open(const TaskDef *t, const TaskParams *p, Split split, uint64_t 
     *d = NULL;
     MDR_TRY(mdr_task_check(t, p));
     Dataset *n = mdr_alloc(sizeof *n);
-    *n = (Dataset){t, *p, split, mdr_task_stream(t, p, mdr_task_split_name(split), seed), NULL, t->rows(p)};
+    *n = (Dataset){.task = t, .params = *p, .split = split, .rows = t->rows(p), .work = t->work ? t->work(p) : 0};
+    n->seed = mdr_task_stream(t, p, mdr_task_split_name(split), seed);
     if (t->setup) n->ctx = t->setup(p, seed);
     *d = n;
     return NULL;
@@ -102,5 +104,18 @@ int64_t mdr_task_size(const Dataset *d) {
 
 void mdr_task_example(const Dataset *d, int64_t i, int32_t *tokens, int32_t *targets) {
     Rng r = mdr_rng(d->seed, (uint64_t)i);
-    d->task->generate(&d->params, d->ctx, d->split, &r, tokens, targets);
+    Scratch scratch;
+    int32_t *work = mdr_scratch_take(&scratch, d->work);
+    d->task->generate(&d->params, d->ctx, d->split, &r, work, tokens, targets);
+    mdr_scratch_drop(&scratch);
+}
+
+const void *mdr_task_ctx(const Dataset *d, int64_t *bytes) {
+    *bytes = d->ctx ? d->task->ctx_bytes(&d->params) : 0;
+    return d->ctx;
+}
+
+void mdr_task_draw_member(const Dataset *d, const void *device_ctx, const int32_t *device_order, DrawMember *m) {
+    *m = (DrawMember){.params = d->params, .seed = d->seed, .split = d->split, .generator = d->task->on_device,
+                      .ctx = device_ctx, .order = device_order};
 }

@@ -13,6 +13,7 @@
  * The mean over c is taken over all count vectors where N <= 100 and they are few, else over 2 value_motif of them,
  * which have the right moments up to the third: f(c) is smooth and c_i/N scatters by N^-1/2, so the error falls as
  * N^-2 (under 1e-6 at N = 210). */
+#include "task/fuzzy_recall.gen.h"
 #include "task/internal.h"
 #include <math.h>
 
@@ -61,7 +62,7 @@ static void add_counts(const FuzzyLaw *f, double all, const double *count, doubl
     for (int32_t j = 1; j <= f->value_motif; j++) {
         c.probe = f->key_motif + j;
         c.end = f->length - c.probe - f->key_motif - f->value_motif;
-        c.range = mdr_fuzzy_range(f, c.probe);
+        c.range = fuzzy_range(f, c.probe);
         for (int32_t i = 0; i < f->value_motif; i++) c.size[i] = count[i] / all;
         Walk k = walk(&c);
         double repeats = j * k.draws_shown / all;

@@ -1,6 +1,7 @@
 /* in-context-recall: look up the value of a key seen before in the sequence (Poli et al. 2024). The law stands in
  * recall.c. */
 #include "task/internal.h"
+#include "task/recall.gen.h"
 
 static const Param params[] = {
     TASK_INT(vocab_size, 16, 2, TASK_MAX_VOCAB, "symbols: half are keys, the rest values"),
@@ -11,8 +12,9 @@ static const Param params[] = {
 };
 
 const TaskDef mdr_tasks_in_context_recall[] = {
-    {"in-context-recall", "recall the value of a key seen before in the sequence", params, "language-model",
-     mdr_recall_check, mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle, mdr_recall_levels,
-     mdr_recall_text},
-    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.name = "in-context-recall", .help = "recall the value of a key seen before in the sequence", .params = params,
+     .backbone = "language-model", .check = mdr_recall_check, .rows = recall_rows, .work = recall_work,
+     .generate = recall_generate, .on_device = DRAW_RECALL, .oracle = mdr_recall_oracle, .levels = mdr_recall_levels,
+     .token_text = mdr_recall_text},
+    {.name = NULL},
 };

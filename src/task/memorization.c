@@ -10,6 +10,7 @@
  * 1/K)^(N n), the same for every key, so the expected ceiling of both accuracies is 1 - (1 - 1/K)^(N n). (The
  * realised one scatters around it with the training set.) */
 #include "task/internal.h"
+#include "task/memorization.gen.h"
 #include <math.h>
 
 static const Param params[] = {
@@ -22,12 +23,9 @@ static const Param params[] = {
 
 extern const TaskDef mdr_tasks_memorization[];
 
-/* values[k]: the map. known[k]: the same where training shows key k, else -1. Both of length K; known follows values.
- */
-typedef struct Map { int32_t keys; int32_t values[]; } Map;
-
-static int32_t key_count(const TaskParams *p) { return (p->vocab_size - 1) / 2; }
-static int32_t draw_key(const TaskParams *p, Rng *r) { return (int32_t)mdr_rng_below(r, (uint32_t)key_count(p)); }
+/* The map is two arrays of K numbers: value[k], then known[k], the same where training shows key k, else -1. Values that
+ * no key gets are dropped. */
+static int64_t map_bytes(const TaskParams *p) { return 2 * (int64_t)memorization_keys(p) * (int64_t)sizeof(int32_t); }
 
 static Err *check(const TaskParams *p) { (void)p; return NULL; }   /* the bounds of each value suffice */
 
@@ -35,65 +33,56 @@ static int32_t rows(const TaskParams *p) { return p->seq_len / 2 * 2; }
 
 /* Which keys the training set shows is settled by drawing its keys again, until all have been seen: O(K log K) on
  * average. */
-static void mark_known(const TaskParams *p, uint64_t stream, Map *m) {
-    int32_t *known = m->values + m->keys, missing = m->keys;
-    for (int32_t k = 0; k < m->keys; k++) known[k] = -1;
+static void mark_known(const TaskParams *p, uint64_t stream, const int32_t *value, int32_t *known) {
+    int32_t missing = memorization_keys(p);
+    for (int32_t k = 0; k < memorization_keys(p); k++) known[k] = -1;
     for (int32_t i = 0; i < p->num_train_examples && missing > 0; i++) {
         Rng r = mdr_rng(stream, (uint64_t)i);
         for (int32_t j = 0; j < p->seq_len / 2; j++) {
-            int32_t k = draw_key(p, &r);
+            int32_t k = memorization_key(p, &r);
             if (known[k] < 0) missing--;
-            known[k] = m->values[k];
+            known[k] = value[k];
         }
     }
 }
 
 static void *setup(const TaskParams *p, uint64_t seed) {
-    int32_t keys = key_count(p), values = p->vocab_size - 1 - keys;
-    Map *m = mdr_alloc(sizeof *m + 2 * (size_t)values * sizeof(int32_t));
-    m->keys = keys;
-    for (int32_t i = 0; i < values; i++) m->values[i] = keys + i;
+    int32_t keys = memorization_keys(p), values = p->vocab_size - 1 - keys;   /* keys, or one more */
+    int32_t *value = mdr_alloc((size_t)map_bytes(p) + sizeof *value);
+    for (int32_t i = 0; i < values; i++) value[i] = keys + i;
     Rng r = mdr_rng(mdr_task_stream(mdr_tasks_memorization, p, "map", seed), 0);
-    mdr_rng_shuffle(&r, m->values, values);
-    mark_known(p, mdr_task_stream(mdr_tasks_memorization, p, mdr_task_split_name(SPLIT_TRAIN), seed), m);
-    return m;
-}
-
-static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets) {
-    (void)split;
-    const Map *m = ctx;
-    for (int32_t t = 0; t + 1 < p->seq_len; t += 2) {
-        tokens[t] = draw_key(p, r);
-        tokens[t + 1] = p->vocab_size - 1;
-        targets[t] = MDR_IGNORE;
-        targets[t + 1] = m->values[tokens[t]];
-    }
+    mdr_rng_shuffle(&r, value, values);
+    mark_known(p, mdr_task_stream(mdr_tasks_memorization, p, mdr_task_split_name(SPLIT_TRAIN), seed), value,
+               value + keys);
+    return value;
 }
 
 static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
                    int32_t *answer) {
     (void)targets;
-    const Map *m = ctx;
+    const int32_t *known = (const int32_t *)ctx + memorization_keys(p);
     for (int32_t t = 0; t + 1 < p->seq_len; t += 2) {
         answer[t] = -1;
-        answer[t + 1] = m->values[m->keys + tokens[t]];
+        answer[t + 1] = known[tokens[t]];
     }
 }
 
 static void levels(const TaskParams *p, TaskLevels *l) {
-    double keys = key_count(p), draws = (double)p->num_train_examples * (p->seq_len / 2);
+    double keys = memorization_keys(p), draws = (double)p->num_train_examples * (p->seq_len / 2);
     double ceiling = keys > 1 ? -expm1(draws * log1p(-1 / keys)) : 1;
     *l = (TaskLevels){1 / keys, 1 / keys, ceiling, ceiling};
 }
 
 static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
     if (token == p->vocab_size - 1) snprintf(buf, 16, "insert");
-    else if (token < key_count(p)) snprintf(buf, 16, "k%d", token);
-    else snprintf(buf, 16, "v%d", token - key_count(p));
+    else if (token < memorization_keys(p)) snprintf(buf, 16, "k%d", token);
+    else snprintf(buf, 16, "v%d", token - memorization_keys(p));
 }
 
 const TaskDef mdr_tasks_memorization[] = {
-    {"memorization", "learn a fixed map from keys to values", params, "language-model", check, rows, setup, generate,
-     oracle, levels, token_text},
-    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.name = "memorization", .help = "learn a fixed map from keys to values", .params = params,
+     .backbone = "language-model", .check = check, .rows = rows, .setup = setup, .ctx_bytes = map_bytes,
+     .generate = memorization_generate, .on_device = DRAW_MEMORIZATION, .oracle = oracle, .levels = levels,
+     .token_text = token_text},
+    {.name = NULL},
 };

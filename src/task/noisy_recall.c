@@ -1,6 +1,7 @@
 /* noisy-in-context-recall: in-context-recall with pairs of noise symbols in between (Poli et al. 2024). The law
  * stands in recall.c. */
 #include "task/internal.h"
+#include "task/recall.gen.h"
 
 static const Param params[] = {
     TASK_INT(vocab_size, 32, 2, TASK_MAX_VOCAB, "symbols: the noise's; of the others half are keys, the rest values"),
@@ -13,8 +14,9 @@ static const Param params[] = {
 };
 
 const TaskDef mdr_tasks_noisy_recall[] = {
-    {"noisy-in-context-recall", "recall the value of a key seen before, with noise in between", params,
-     "language-model", mdr_recall_check, mdr_recall_rows, NULL, mdr_recall_generate, mdr_recall_oracle,
-     mdr_recall_levels, mdr_recall_text},
-    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.name = "noisy-in-context-recall", .help = "recall the value of a key seen before, with noise in between", .params = params,
+     .backbone = "language-model", .check = mdr_recall_check, .rows = recall_rows, .work = recall_work,
+     .generate = recall_generate, .on_device = DRAW_RECALL, .oracle = mdr_recall_oracle, .levels = mdr_recall_levels,
+     .token_text = mdr_recall_text},
+    {.name = NULL},
 };

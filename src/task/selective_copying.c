@@ -6,6 +6,7 @@
  * marker. Then the marker, then `copy` blanks whose targets are the symbols in order. Training and test have one
  * form. Chance: symbols are uniform over V - 2 classes, all wanted: 1 / (V - 2) both ways. The ceiling is 1. */
 #include "task/internal.h"
+#include "task/selective_copying.gen.h"
 
 static const Param params[] = {
     TASK_INT(vocab_size, 16, 3, TASK_MAX_VOCAB, "symbols, the blank and the copy marker among them"),
@@ -24,26 +25,6 @@ static Err *check(const TaskParams *p) {
 }
 
 static int32_t rows(const TaskParams *p) { return p->seq_len; }
-
-static void generate(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets) {
-    (void)ctx, (void)split;
-    int32_t copy = p->num_tokens_to_copy, blank = p->vocab_size - 2, marker = p->seq_len - copy - 1;
-    /* the gaps are counted where ignored targets go afterwards */
-    int32_t *gap = targets, *out = targets + marker + 1;
-    for (int32_t i = 0; i < copy; i++) {
-        gap[i] = 0;
-        out[i] = (int32_t)mdr_rng_below(r, (uint32_t)blank);
-    }
-    for (int32_t i = 0; i < marker - copy; i++) gap[mdr_rng_below(r, (uint32_t)copy)]++;
-    int32_t t = 0;
-    for (int32_t i = 0; i < copy; i++) {
-        for (int32_t j = 0; j < gap[i]; j++) tokens[t++] = blank;
-        tokens[t++] = out[i];
-    }
-    tokens[marker] = p->vocab_size - 1;
-    for (t = 0; t <= marker; t++) targets[t] = MDR_IGNORE;
-    for (t = marker + 1; t < p->seq_len; t++) tokens[t] = blank;
-}
 
 static void oracle(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets,
                    int32_t *answer) {
@@ -65,7 +46,9 @@ static void token_text(const TaskParams *p, int32_t token, char buf[16]) {
 }
 
 const TaskDef mdr_tasks_selective_copying[] = {
-    {"selective-copying", "repeat the symbols of a sequence in order, leaving its blanks out", params, "language-model",
-     check, rows, NULL, generate, oracle, levels, token_text},
-    {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+    {.name = "selective-copying", .help = "repeat the symbols of a sequence in order, leaving its blanks out",
+     .params = params, .backbone = "language-model", .check = check, .rows = rows,
+     .generate = selective_copying_generate, .on_device = DRAW_SELECTIVE_COPYING, .oracle = oracle, .levels = levels,
+     .token_text = token_text},
+    {.name = NULL},
 };

@@ -7,6 +7,10 @@
 #define MDR_TASK_H
 #include "base/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* All tasks share one flat set of keys (mad-lab's names); each task uses those in its own table. */
 typedef struct TaskParams {
     int32_t vocab_size, seq_len, num_train_examples, num_test_examples;
@@ -14,6 +18,8 @@ typedef struct TaskParams {
     int32_t multi_query, fuzzy_in_loop;   /* fuzzy_in_loop 0: the probe's position may fall after the loop's end (mad-lab, paper) */
     double frac_noise;
 } TaskParams;
+
+enum { TASK_MAX_VOCAB = 65536, TASK_MAX_LENGTH = 65536, TASK_MAX_MOTIF = 8 };   /* bounds of any task's values           */
 
 typedef enum Split { SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST, SPLIT_COUNT } Split;   /* valid has test's form, its own stream */
 enum { MDR_IGNORE = -100 };               /* an ignored target                                                           */
@@ -23,6 +29,9 @@ enum { MDR_IGNORE = -100 };               /* an ignored target                  
  * memorization's keys that a training set of this size never showed). */
 typedef struct TaskLevels { double chance, chance_macro, ceiling, ceiling_macro; } TaskLevels;
 
+/* The generators, each the text of NAME.gen.h on the CPU and on a GPU (draw.cu). */
+typedef enum DrawKind { DRAW_COMPRESSION, DRAW_FUZZY_RECALL, DRAW_MEMORIZATION, DRAW_RECALL, DRAW_SELECTIVE_COPYING } DrawKind;
+
 typedef struct TaskDef {
     const char *name, *help;
     const Param *params;                  /* rows of TaskParams this task has, with ITS defaults (MAD.md section 2)      */
@@ -31,7 +40,10 @@ typedef struct TaskDef {
     int32_t (*rows)(const TaskParams *p); /* length of inputs and targets (recall multi-query: seq_len - 1)              */
     /* ctx: what setup made (memorization's map), else NULL. tokens[rows], targets[rows] (class or MDR_IGNORE). */
     void *(*setup)(const TaskParams *p, uint64_t seed);           /* NULL: none; freed with mdr_free                    */
-    void (*generate)(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *tokens, int32_t *targets);
+    int64_t (*ctx_bytes)(const TaskParams *p);                    /* NULL without setup; for copies of ctx               */
+    int64_t (*work)(const TaskParams *p);                         /* generate's working memory in int32_t; NULL: none    */
+    void (*generate)(const TaskParams *p, const void *ctx, Split split, Rng *r, int32_t *work, int32_t *tokens, int32_t *targets);
+    DrawKind on_device;                                           /* the same text there                                 */
     /* The best answer that knows the rules (and, for memorization, the training set), read off the tokens: answer[t] where
      * targets[t] is wanted, or -1 where it cannot be known. It must not look at targets' values. */
     void (*oracle)(const TaskParams *p, const void *ctx, const int32_t *tokens, const int32_t *targets, int32_t *answer);
@@ -54,4 +66,8 @@ MDR_API int32_t mdr_task_rows(const Dataset *d);
 MDR_API int64_t mdr_task_size(const Dataset *d);         /* number of examples of the split                              */
 MDR_API void mdr_task_example(const Dataset *d, int64_t i, int32_t *tokens, int32_t *targets);
 MDR_API void mdr_task_text(const TaskDef *t, const TaskParams *p, Text *out);   /* canonical "key=value ..." of all its parameters */
+#ifdef __cplusplus
+}
+#endif
+#include "task/draw.h"                    /* batches drawn on a GPU                                                      */
 #endif

@@ -8,12 +8,7 @@ static void shuffle_epoch(Trainer *t, int64_t epoch)
 {
     int64_t size = mdr_task_size(t->member[0].data[SPLIT_TRAIN]);
     if (t->order_epoch == epoch) return;
-    for (int32_t m = 0; m < (t->own_data ? t->n : 1); m++) {
-        int32_t *order = t->order + m * size;
-        for (int64_t i = 0; i < size; i++) order[i] = (int32_t)i;
-        Rng r = mdr_rng(t->member[m].order_seed, (uint64_t)epoch);
-        mdr_rng_shuffle(&r, order, (int32_t)size);
-    }
+    for (int32_t m = 0; m < (t->own_data ? t->n : 1); m++) mdr_train_order(t->member[m].order_seed, epoch, size, t->order + m * size);
     t->order_epoch = epoch;
 }
 
@@ -38,7 +33,7 @@ int32_t mdr_train_batch(Trainer *t, Split split, int64_t index)
 {
     int32_t batch = split == SPLIT_TRAIN ? t->batch : t->eval_batch;
     int64_t size = mdr_task_size(t->member[0].data[split]), first = index * batch;
-    if (split == SPLIT_TRAIN) shuffle_epoch(t, t->step / t->epoch_steps);
+    if (split == SPLIT_TRAIN) shuffle_epoch(t, t->walk.step / t->walk.epoch_steps);
     Draw d = {t, split, first, (int32_t)(size - first < batch ? size - first : batch), batch};
     mdr_pool_run(t->pool, draw_job, &d);
     float *inv = t->inv_count;

@@ -22,7 +22,7 @@ Err *mdr_train_save(const Trainer *t, const char *path)
     double elapsed = t->clock_before + mdr_clock() - t->clock_start;
     put(&out, MAGIC, sizeof MAGIC);
     put(&out, head, sizeof head);
-    put(&out, &t->step, 8);
+    put(&out, &t->walk.step, 8);
     put(&out, &elapsed, 8);
     for (int32_t m = 0; m < t->n; m++) {
         const Member *x = &t->member[m];
@@ -98,12 +98,12 @@ static Err *load(Trainer *t, const char *text, size_t n)
     Err *e = read_members(t, &r, in);
     size_t bytes = (size_t)(t->pop->n * t->pop->stride * t->pop->real_size);
     const void *part[3] = {e ? NULL : take(&r, bytes), e ? NULL : take(&r, bytes), e ? NULL : take(&r, bytes)};
-    if (!e && (r.short_read || r.at != r.end || step < 0 || step > t->total)) e = MDR_ERR_USER("its contents do not fit together");
+    if (!e && (r.short_read || r.at != r.end || step < 0 || step > t->walk.total)) e = MDR_ERR_USER("its contents do not fit together");
     if (!e) {
         memcpy(t->pop->param, part[0], bytes);
         memcpy(t->pop->m, part[1], bytes);
         memcpy(t->pop->v, part[2], bytes);
-        t->step = step;
+        t->walk.step = step;
         t->clock_before = elapsed;
         t->clock_start = mdr_clock();
     }
@@ -148,7 +148,7 @@ Err *mdr_train_run(Trainer *t, const TrainWatch *w)
             if (w->epoch) w->epoch(w->ctx, t);
             if (w->checkpoint && !w->every) MDR_TRY(mdr_train_save(t, w->checkpoint));
         }
-        if (w->checkpoint && w->every && t->step % w->every == 0) MDR_TRY(mdr_train_save(t, w->checkpoint));
+        if (w->checkpoint && w->every && t->walk.step % w->every == 0) MDR_TRY(mdr_train_save(t, w->checkpoint));
         if (w->step && !w->step(w->ctx, t) && !mdr_train_finished(t)) return stop(t, w);
     }
     return w->checkpoint ? mdr_train_save(t, w->checkpoint) : NULL;        /* finished, whatever --every said               */

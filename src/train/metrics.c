@@ -1,19 +1,13 @@
-/* Accuracies of one batch from its class counts (wanted, predicted, hit). Plain: hits over wanted. Macro (mad-lab's, through
- * torchmetrics): mean over classes of hit/wanted; a class neither wanted nor predicted is left out, one predicted but never
- * wanted counts 0. */
+/* Scores of an evaluation from its batches' losses and class counts; the text is accuracy.h's, metrics.cu is the same on a GPU. */
+#include "train/accuracy.h"
 #include "train/internal.h"
 
-void mdr_train_accuracy(const double *counts, int32_t vocab, double *plain, double *macro)
+void mdr_train_score(const double *counts, int32_t vocab, double loss, int32_t n_seq, int64_t size, SplitScore *score)
 {
-    const double *wanted = counts, *predicted = counts + vocab, *hit = counts + 2 * (int64_t)vocab;
-    double n_wanted = 0, n_hit = 0, sum = 0, classes = 0;
+    ClassSums all = {0, 0, 0, 0};
     for (int32_t c = 0; c < vocab; c++) {
-        n_wanted += wanted[c];
-        n_hit += hit[c];
-        if (wanted[c] == 0 && predicted[c] == 0) continue;
-        classes += 1;
-        if (wanted[c] > 0) sum += hit[c] / wanted[c];
+        ClassSums one = accuracy_class(counts[c], counts[vocab + c], counts[2 * (int64_t)vocab + c]);
+        accuracy_add(&all, &one);
     }
-    *plain = n_wanted > 0 ? n_hit / n_wanted : 0;
-    *macro = classes > 0 ? sum / classes : 0;
+    accuracy_score(score, n_seq, size, loss, &all);
 }

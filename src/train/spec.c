@@ -18,7 +18,7 @@ const Param mdr_train_params[] = {
     {"steps", MDR_INT, AT(steps), 0, 0, 2e9, NULL, "budget in steps, over any epochs; 0: by epochs"},
     {"batch_size", MDR_INT, AT(batch_size), 128, 1, 65536, NULL, "sequences of a training step"},
     {"early_stop", MDR_WORD, AT(early_stop), STOP_VALID, 0, 0, "none|valid|test", "split whose macro accuracy over 0.999 ends a trial"},
-    {"precision", MDR_WORD, AT(precision), 0, 0, 0, "float32", "arithmetic of the trial"},
+    {"precision", MDR_WORD, AT(precision), 0, 0, 0, "float32|bf16", "arithmetic of the trial; bf16 needs a GPU"},
     {0}};
 
 static void table_text(const Param *t, const void *src, const char *prefix, Text *out)
@@ -28,6 +28,14 @@ static void table_text(const Param *t, const void *src, const char *prefix, Text
         mdr_params_text(t, src, out);
         mdr_text_add(out, "\n", 1);
     }
+}
+
+const char *mdr_train_class(const TrialSpec *s) { return s->device_class ? s->device_class : mdr_cpu_class(); }
+
+const char *mdr_train_precision_name(const TrialSpec *s)
+{
+    static const char *const name[] = {[PRECISION_FLOAT32] = "float32", [PRECISION_BF16] = "bf16"};
+    return name[s->train.precision];
 }
 
 void mdr_train_spec_text(const TrialSpec *s, Text *t)
@@ -45,7 +53,7 @@ void mdr_train_key(const TrialSpec *s, char hex[65])
 {
     Text t = {0};
     mdr_train_spec_text(s, &t);
-    mdr_text_printf(&t, "numerics %d\nclass %s\n", MDR_NUMERICS, mdr_cpu_class());
+    mdr_text_printf(&t, "numerics %d\nclass %s\n", MDR_NUMERICS, mdr_train_class(s));
     mdr_sha256(t.s, t.n, hex);
     mdr_text_free(&t);
 }

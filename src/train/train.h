@@ -14,6 +14,7 @@ typedef struct TrainParams {
     double lr, weight_decay, beta1, beta2, eps, min_lr, clip;
     int32_t optimizer, scheduler, warmup_steps, epochs, steps, batch_size, early_stop, precision;
 } TrainParams;
+enum { PRECISION_FLOAT32, PRECISION_BF16 };
 enum { OPTIMIZER_ADAMW, OPTIMIZER_SGD };
 enum { SCHEDULER_CONSTANT, SCHEDULER_COSINE, SCHEDULER_COSINE_STEP };    /* cosine: once an epoch                         */
 enum { STOP_NONE, STOP_VALID, STOP_TEST };                               /* at macro accuracy > 0.999 on that split       */
@@ -27,7 +28,10 @@ typedef struct TrialSpec {
     TrainParams train;
     uint64_t seed;
     bool composed;                        /* fused ops replaced by their compositions                                    */
+    const char *device_class;             /* "cuda-sm90": enters the key; NULL: this CPU's instruction class              */
 } TrialSpec;
+MDR_API const char *mdr_train_class(const TrialSpec *s);          /* device_class, else mdr_cpu_class()                  */
+MDR_API const char *mdr_train_precision_name(const TrialSpec *s); /* "float32", "bf16"                                   */
 /* The hashed spec text, one "key value" a line, every value spelled out, and the trial's key: the SHA-256 of that text with the
  * numerics version and the instruction class. */
 MDR_API void mdr_train_spec_text(const TrialSpec *s, Text *t);
@@ -87,4 +91,24 @@ typedef struct TrainWatch {
 } TrainWatch;
 /* Runs to the end. MDR_STOPPED when the watch said so (the checkpoint is written then). */
 MDR_API Err *mdr_train_run(Trainer *t, const TrainWatch *watch);
+
+/* ---- many trials on a GPU: a queue that keeps a population full ---- */
+typedef struct QueueProgress {
+    double flops, total_flops, seconds;   /* done so far, of all trials (upper bound: early stops end sooner)             */
+    double busy;                          /* share of the time in which the device computed                              */
+    int64_t member_steps;                 /* training steps so far, summed over trials                                   */
+    int32_t running, waiting, ended;      /* trials                                                                      */
+    double loss;                          /* mean of the last epochs' training losses of those running                   */
+} QueueProgress;
+typedef struct QueueWatch {
+    void *ctx;
+    bool (*tick)(void *ctx, const QueueProgress *p);              /* a few times a second; false: stop (MDR_STOPPED)      */
+    Err *(*done)(void *ctx, int32_t trial, const TrialResult *r); /* as each trial ends                                   */
+    void (*epoch)(void *ctx, int32_t trial, const TrialResult *r);   /* after each of its evaluations; NULL: nobody asks  */
+    void (*say)(void *ctx, const char *sentence);                 /* population sizes, memory that ran out, ...           */
+    int32_t most_members;                 /* 0: what fits                                                                */
+} QueueWatch;
+/* Runs all trials. Trials of one graph train side by side; whoever ends gives its place to the next of the same graph. An error of the
+ * device ends it; what had ended was handed to done(). */
+MDR_API Err *mdr_train_queue(const TrialSpec *const *specs, int32_t n, Accel *accel, const QueueWatch *watch);
 #endif

@@ -1,0 +1,229 @@
+/* Populations on a GPU: milliseconds of a whole training step (data, every gradient, update) for one member, for each architecture,
+ * length and population; then where the time goes, kernel by kernel, beside each one's bound: its FLOPs at the datasheet's rate, or
+ * its bytes (values of sequences in the precision's size) at the rate at which this GPU copies, measured here.
+ *
+ *   build/bench/gpu [PRECISION [ARCH L P]...]      default: bf16, the six cases of docs/gpu-figures.txt */
+#include "report/report.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BATCH = 128, MOST = 400 };
+static const double SECONDS = 1.2;
+
+typedef struct Case { const char *arch; int32_t length; int32_t members[4]; } Case;
+static const Case cases[] = {
+    {"(mh-attention swiglu(dim_inner=352))*2", 128, {1, 6, 24, 64}}, {"(hyena swiglu(dim_inner=352))*2", 128, {1, 6, 24, 48}},
+    {"(mamba swiglu(dim_inner=352))*2", 128, {1, 6, 24, 48}},        {"(mh-attention swiglu(dim_inner=352))*2", 1024, {1, 6, 12, 0}},
+    {"(hyena swiglu(dim_inner=352))*2", 1024, {1, 6, 0, 0}},         {"(mamba swiglu(dim_inner=352))*2", 1024, {1, 6, 12, 0}}};
+
+static void spec_of(const Arch *arch, int32_t length, int32_t precision, uint64_t seed, TrialSpec *s)
+{
+    *s = (TrialSpec){.arch = arch, .task = mdr_task_find("in-context-recall"), .seed = seed};
+    mdr_task_defaults(s->task, &s->setting);
+    mdr_params_default(mdr_model_params, &s->model);
+    mdr_params_default(mdr_train_params, &s->train);
+    s->model.backbone = BACKBONE_LM;
+    s->setting.seq_len = length;
+    s->setting.num_train_examples = 256000;
+    s->train.steps = 2000;
+    s->train.precision = precision;
+}
+
+/* ---- the whole step: member-steps between the first and the last word of a queue ---- */
+typedef struct Pace { int64_t from, to; double begin, end, busy_begin, busy_end; int32_t members; } Pace;
+static bool tick(void *ctx, const QueueProgress *p)
+{
+    Pace *r = ctx;
+    if (r->from < 0 && p->member_steps >= 8 * r->members) {
+        r->from = p->member_steps;
+        r->begin = p->seconds;
+        r->busy_begin = p->busy * p->seconds;
+    }
+    r->to = p->member_steps;
+    r->end = p->seconds;
+    r->busy_end = p->busy * p->seconds;
+    return r->from < 0 || r->end - r->begin < SECONDS;
+}
+static Err *ended(void *ctx, int32_t trial, const TrialResult *r)
+{
+    (void)ctx, (void)trial, (void)r;
+    return NULL;
+}
+static Err *pace(const Arch *arch, int32_t length, int32_t precision, int32_t members, Accel *accel, double *ms, double *busy)
+{
+    TrialSpec *s = mdr_alloc((size_t)members * sizeof *s);
+    const TrialSpec **spec = mdr_alloc((size_t)members * sizeof *spec);
+    Pace r = {.from = -1, .members = members};
+    QueueWatch watch = {.ctx = &r, .tick = tick, .done = ended, .most_members = members};
+    for (int32_t m = 0; m < members; m++) {
+        spec_of(arch, length, precision, (uint64_t)m + 1, &s[m]);
+        spec[m] = &s[m];
+    }
+    Err *e = mdr_train_queue(spec, members, accel, &watch);
+    if (e && mdr_err_code(e) == MDR_STOPPED) {
+        mdr_err_free(e);
+        e = NULL;
+    }
+    *ms = (r.end - r.begin) / (double)(r.to - r.from) * 1e3;
+    *busy = (r.busy_end - r.busy_begin) / (r.end - r.begin);
+    mdr_free(spec);
+    mdr_free(s);
+    return e;
+}
+
+/* ---- kernel by kernel ---- */
+static Err *copy_rate(Accel *accel, double *rate)
+{
+    const int64_t bytes = (int64_t)1 << 30;
+    void *a = NULL, *b = NULL;
+    double s = 1;
+    Err *e = mdr_accel_alloc(accel, bytes, &a);
+    if (!e) e = mdr_accel_alloc(accel, bytes, &b);
+    for (int i = 0; i < 2 && !e; i++) {               /* the first warms up                                                  */
+        e = mdr_accel_mark(accel, 0);
+        for (int k = 0; k < 10 && !e; k++) e = mdr_accel_copy(accel, b, bytes, a, bytes, bytes, 1);
+        if (!e) e = mdr_accel_mark(accel, 1);
+        if (!e) e = mdr_accel_elapsed(accel, 0, 1, &s);
+    }
+    *rate = 2.0 * (double)bytes * 10 / s;
+    mdr_accel_free(accel, a);
+    mdr_accel_free(accel, b);
+    return e;
+}
+
+typedef struct Net { Graph *forward, *joint; Plan *plan; Population *pop; Exec *exec; } Net;
+static Err *net_open(Net *n, const TrialSpec *s, int32_t members, Accel *accel)
+{
+    const DeviceDef *device = s->train.precision == PRECISION_BF16 ? &mdr_exec_cuda_bf16 : &mdr_exec_cuda;
+    ModelSpec m = {s->arch, s->model, s->setting.vocab_size, s->task->rows(&s->setting), s->setting.seq_len};
+    PlanSpec ps = {.device = device, .batch = BATCH, .first_grad = 2, .update = "adamw"};
+    MDR_TRY(mdr_model_graph(&m, &n->forward));
+    MDR_TRY(mdr_model_lower(n->forward, mdr_exec_has, (void *)(uintptr_t)device, true, &n->joint));
+    MDR_TRY(mdr_exec_plan(n->joint, &ps, &n->plan));
+    MDR_TRY(mdr_exec_population_new(n->plan, accel, members, &n->pop));
+    return mdr_exec_open_accel(n->plan, accel, members, &n->exec);
+}
+static void net_close(Net *n)
+{
+    mdr_exec_close(n->exec);
+    mdr_exec_population_free(n->pop);
+    mdr_exec_plan_free(n->plan);
+    mdr_ir_graph_free(n->joint);
+    mdr_ir_graph_free(n->forward);
+}
+
+static Err *start(const Net *n, const TrialSpec *s)
+{
+    float *w = mdr_alloc((size_t)n->pop->stride * sizeof *w);
+    Err *e = NULL;
+    for (int32_t m = 0; m < n->pop->n && !e; m++) {
+        for (int32_t i = 0; i < mdr_exec_info(n->plan).n_param; i++) {
+            const ParamAttr *a = mdr_exec_param(n->plan, i);
+            double *x = mdr_alloc((size_t)mdr_numel(a->shape) * sizeof *x);
+            mdr_model_init(a, a->shape, s->model.init, BACKBONE_LM, (uint64_t)m + 1, x);
+            for (int64_t k = 0; k < mdr_numel(a->shape); k++) w[mdr_exec_param_offset(n->plan, i) + k] = (float)x[k];
+            mdr_free(x);
+        }
+        n->pop->hyper[m] = (Hyper){1e-3, 0, 0.9, 0.999, 1e-8, 0, 1};
+        e = mdr_exec_population_put(n->pop, POP_PARAM, m, w);
+    }
+    mdr_free(w);
+    return e;
+}
+
+static Err *kernels(const Arch *arch, int32_t length, int32_t precision, int32_t members, Accel *accel, double copy)
+{
+    enum { STEPS = 5 };
+    TrialSpec s;
+    Net n = {0};
+    Dataset *d = NULL;
+    spec_of(arch, length, precision, 1, &s);
+    int32_t rows = s.task->rows(&s.setting);
+    int32_t *x = mdr_alloc((size_t)BATCH * (size_t)rows * 2 * sizeof *x), *y = x + BATCH * rows;
+    float *inv = mdr_alloc((size_t)members * sizeof *inv);
+    for (int32_t m = 0; m < members; m++) inv[m] = 1.0f / (float)(BATCH * rows);
+    StepInput in[3] = {{x, 0}, {y, 0}, {inv, 1}};
+    Err *e = net_open(&n, &s, members, accel);
+    if (!e) e = start(&n, &s);
+    if (!e) e = mdr_task_open(s.task, &s.setting, SPLIT_TRAIN, 1, &d);
+    for (int32_t i = 0; !e && i < BATCH; i++) mdr_task_example(d, i, x + i * rows, y + i * rows);
+    if (!e) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
+    if (!e) mdr_exec_profile(n.exec, true);
+    for (int i = 0; i < STEPS && !e; i++) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
+    if (!e) {
+        int32_t n_row = mdr_exec_profile_read(n.exec, NULL, 0);
+        OpProfile *p = mdr_alloc((size_t)n_row * sizeof *p);
+        OpTime *row = mdr_alloc((size_t)n_row * sizeof *row);
+        Text t = {0};
+        double total = 0;
+        bool half = precision == PRECISION_BF16;
+        Limits limits = {.flops = half ? 989e12 : 67e12, .bytes = half ? 2 * copy : copy, .exps = 132 * 16 * 1.98e9};
+        mdr_exec_profile_read(n.exec, p, n_row);
+        for (int32_t i = 0; i < n_row; i++) total += p[i].seconds;
+        int32_t n_op = mdr_report_op_times(p, n_row, total, 1, &limits, row);
+        mdr_report_ops(row, n_op, STEPS * members, &t);
+        printf("\n%s, L %d, %d members, one kernel after another: %.3f ms a member and step\n%s", arch->text, length, members,
+               total / STEPS / members * 1e3, mdr_text_str(&t));
+        mdr_text_free(&t);
+        mdr_free(p);
+        mdr_free(row);
+    }
+    mdr_task_close(d);
+    mdr_free(inv);
+    mdr_free(x);
+    net_close(&n);
+    return e;
+}
+
+static Err *one(const Case *c, int32_t precision, Accel *accel, double copy)
+{
+    ArchList a = {0};
+    int32_t best = 0;
+    MDR_TRY(mdr_model_parse(c->arch, 0, NULL, &a));
+    Err *e = NULL;
+    for (int i = 0; i < MDR_COUNT(c->members) && c->members[i] > 0 && !e; i++) {
+        double ms, busy;
+        e = pace(a.arch[0], c->length, precision, c->members[i], accel, &ms, &busy);
+        if (e) break;
+        printf("%-40s %5d %8d %10.3f %7.2f\n", c->arch, c->length, c->members[i], ms, busy);
+        fflush(stdout);
+        if (c->members[i] <= 24) best = c->members[i];
+    }
+    if (!e) e = kernels(a.arch[0], c->length, precision, best, accel, copy);
+    fflush(stdout);
+    mdr_model_archs_free(&a);
+    return e;
+}
+
+int main(int argc, char **argv)
+{
+    Accel *accel = NULL;
+    double copy = 0;
+    int32_t precision = argc > 1 && strcmp(argv[1], "float32") == 0 ? PRECISION_FLOAT32 : PRECISION_BF16;
+    time_t now = time(NULL);
+    char date[32];
+    Err *e = mdr_accel_open(0, &accel);
+    if (!e) e = copy_rate(accel, &copy);
+    if (!e) {
+        const AccelInfo *g = mdr_accel_about(accel);
+        strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime(&now));
+        printf("%s, %d processors at up to %.0f MHz, driver CUDA %d, runtime %d; copies %.2f TB/s; %s; %s\n\n", g->name, g->processors,
+               g->clock_khz / 1e3, g->driver, g->runtime, copy / 1e12, precision == PRECISION_BF16 ? "bf16" : "float32", date);
+        printf("%-40s %5s %8s %10s %7s\n", "batch 128, width 128", "L", "members", "ms/member", "busy");
+    }
+    if (argc > 2)
+        for (int i = 2; i + 2 < argc && !e; i += 3) {
+            Case c = {argv[i], atoi(argv[i + 1]), {atoi(argv[i + 2])}};
+            e = one(&c, precision, accel, copy);
+        }
+    else
+        for (int i = 0; i < MDR_COUNT(cases) && !e; i++) e = one(&cases[i], precision, accel, copy);
+    mdr_accel_close(accel);
+    if (e) {
+        fprintf(stderr, "%s (%s)\n", mdr_err_text(e), mdr_err_born(e));
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,98 @@
+/* --device and --precision: which device trials run on; list devices. */
+#include "cli/internal.h"
+#include <string.h>
+
+static Err *open_gpu(int32_t gpu, Protocol *p, Accel **accel)
+{
+    MDR_TRY(mdr_accel_open(gpu, accel));
+    p->device_class = mdr_arena_strdup(p->arena, mdr_accel_about(*accel)->class_name);
+    return NULL;
+}
+
+/* auto in float32 is the CPU, whose bits everybody has; it says what a GPU would do. */
+static void say_gpu(void)
+{
+    char why[256];
+    AccelInfo info;
+    if (mdr_accel_count(why) == 0) return;
+    Err *e = mdr_accel_info(0, &info);
+    if (!e && !info.why_not[0])
+        mdr_cli_note("madras: running on the CPU; --device cuda would train on the %s, and --precision bf16 faster still (trials of their own)", info.name);
+    mdr_err_free(e);
+}
+
+Err *mdr_cli_device(const Args *a, Protocol *p, Accel **accel)
+{
+    const OptionValue *o = mdr_cli_option(a, "device");
+    StudyDevice device = p->device;
+    int32_t gpu = p->gpu, precision;
+    *accel = NULL;
+    if (o->given) MDR_TRY(mdr_err_wrap(mdr_study_device(o->text, &device, &gpu), "--device"));
+    MDR_TRY(mdr_study_precision(p, &precision));
+    if (device == DEVICE_CUDA) return mdr_err_wrap(open_gpu(gpu, p, accel), o->given ? "--device %s" : "device %s", o->given ? o->text : "cuda");
+    if (precision == PRECISION_FLOAT32) {
+        if (device == DEVICE_AUTO) say_gpu();
+        return NULL;
+    }
+    if (device == DEVICE_CPU) return MDR_ERR_USER("precision bf16 needs a GPU: --device cuda, or --precision float32");
+    return mdr_err_wrap(open_gpu(0, p, accel), "precision bf16 needs a GPU");
+}
+
+static const char *memory_text(int64_t bytes, char buf[32])
+{
+    snprintf(buf, 32, "%.1f GiB", (double)bytes / (1 << 30));
+    return buf;
+}
+
+static json_t *gpu_json(int32_t i, const AccelInfo *g)
+{
+    json_t *o = json_object();
+    char name[16];
+    snprintf(name, sizeof name, "cuda:%d", i);
+    json_object_set_new(o, "name", json_string(name));
+    json_object_set_new(o, "model", json_string(g->name));
+    json_object_set_new(o, "class", json_string(g->class_name));
+    json_object_set_new(o, "memory", json_integer(g->memory));
+    json_object_set_new(o, "free", json_integer(g->free));
+    json_object_set_new(o, "processors", json_integer(g->processors));
+    json_object_set_new(o, "driver", json_integer(g->driver));
+    json_object_set_new(o, "runtime", json_integer(g->runtime));
+    json_object_set_new(o, "usable", json_boolean(!g->why_not[0]));
+    json_object_set_new(o, "why_not", g->why_not[0] ? json_string(g->why_not) : json_null());
+    return o;
+}
+
+static void cpu_row(Text *t, json_t *rows)
+{
+    if (!rows) {
+        mdr_text_printf(t, "cpu     %d workers, class %s; float32\n", mdr_cpu_count(), mdr_cpu_class());
+        return;
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "name", json_string("cpu"));
+    json_object_set_new(o, "class", json_string(mdr_cpu_class()));
+    json_object_set_new(o, "workers", json_integer(mdr_cpu_count()));
+    json_object_set_new(o, "usable", json_true());
+    json_array_append_new(rows, o);
+}
+
+void mdr_cli_list_devices(Text *t, json_t *rows)
+{
+    char why[256], all[32], left[32];
+    int32_t n = mdr_accel_count(why);
+    cpu_row(t, rows);
+    if (n == 0 && !rows) mdr_text_printf(t, "cuda    none: %s\n", why);
+    for (int32_t i = 0; i < n; i++) {
+        AccelInfo g;
+        Err *e = mdr_accel_info(i, &g);
+        if (e) {
+            snprintf(g.why_not, sizeof g.why_not, "%s", mdr_err_text(e));
+            mdr_err_free(e);
+        }
+        if (rows) { json_array_append_new(rows, gpu_json(i, &g)); continue; }
+        mdr_text_printf(t, "cuda:%-3d%s, %s (%s free), %d processors, class %s; float32, bf16\n", i, g.name, memory_text(g.memory, all),
+                        memory_text(g.free, left), g.processors, g.class_name);
+        if (g.why_not[0]) mdr_text_printf(t, "        not usable: %s\n", g.why_not);
+    }
+    if (!rows && mdr_accel_built()) mdr_text_printf(t, "Built with CUDA.\n");
+}

@@ -1,0 +1,530 @@
+/* attention_grad on the GPU (attention.c: the equations). With p = exp(s - lse) made anew and D = dy.y - dlse,
+ *   ds = p (dy.v - D);   dv = p^T dy,   dk = d^-1/2 ds^T q,   dq = d^-1/2 ds k
+ * scores are made transposed, [keys][queries], so that p and ds, as a product leaves them, are operands of the products that give dv and dk;
+ * only dq wants ds turned round. A warp owns keys and walks the queries that see them. Heads of 8: one pass, dq is summed in shared memory
+ * (warps that share a head take turns at a query tile, in a fixed order). Other heads, and sequences whose dq does not fit:
+ * a second kernel makes dq, with the scores once more. No atomics anywhere. Dao et al. 2022. */
+#include "op/cuda_attention.h"
+
+typedef struct GradArgs { Arg q, k, v, y, lse, dy, dlse, dq, dk, dv; } GradArgs;
+
+/* What a query row needs besides q and dy: lse in powers of two, and D. Rows past the end: p = 0. */
+static __device__ __forceinline__ float2 row_stat(const GradArgs &a, const AttentionShape &s, const Spot &at, int row, int head, float lse,
+                                                  float product)
+{
+    if (row >= s.rows || head >= s.heads) return make_float2(1e30f, 0.0f);
+    if (a.dlse.data) product -= arg_get(a.dlse, arg_row(a.dlse, at.member, at.seq, row) + head);
+    return make_float2(lse * LOG2E, product);
+}
+static __device__ __forceinline__ float row_lse(const GradArgs &a, const AttentionShape &s, const Spot &at, int row, int head)
+{
+    return row < s.rows && head < s.heads ? arg_get(a.lse, arg_row(a.lse, at.member, at.seq, row) + head) : 0.0f;
+}
+
+/* ---- keys ---- */
+/* D: padded head; G heads a block, W warps a head; BLOCKS > 1: all rows are in shared memory and a warp takes several key blocks in
+ * turn; FUSED: dq too; SPLIT: registers do not hold dk and dv at once, half of the blocks make one and half the other.
+ * A warp's key block: NK times 16. TILE: keys, QUERIES: query rows in shared memory at a time. */
+template <int D_, int G_, int W_, int BLOCKS_, bool FUSED_> struct KeysPlan {
+    static constexpr int D = D_, G = G_, W = W_, BLOCKS = BLOCKS_, CH = D / 8, RC = G * CH, THREADS = 32 * G * W, NK = FUSED_ ? 2 : 1,
+                         TILE = W * 16 * NK * BLOCKS, QUERIES = BLOCKS > 1 ? TILE : D == 128 ? 32 : 64, BUFFERS = BLOCKS > 1 ? 1 : 2, S = D <= 16 ? D : 32, PARTS = D / S,
+                         PAIRS = (QUERIES * G + THREADS - 1) / THREADS, PER_SM = THREADS == 512 || D == 128 ? 1 : 2;
+    static constexpr bool FUSED = FUSED_, SPLIT = D == 128;
+    static_assert(!FUSED || W <= QUERIES / 16, "each warp of a head needs a query tile of its own");
+};
+/* dq in shared memory: [head][query tile][8 columns][16 rows][8] floats, heads set apart by a few banks */
+static __host__ __device__ inline int dq_floats(int rows, int chunks) { return (rows + 15) / 16 * chunks * 128 + 8; }
+template <class P> static size_t keys_bytes(int rows)
+{
+    const size_t tile = 16 * (size_t)P::QUERIES * P::RC, y = tile * P::BUFFERS;
+    const size_t dq = P::FUSED ? sizeof(float) * P::G * (size_t)dq_floats(rows, P::CH) : 0;
+    return 32 * (size_t)P::TILE * P::RC + 2 * tile * P::BUFFERS + sizeof(float2) * P::G * P::QUERIES + (P::BUFFERS == 2 ? y + dq : y > dq ? y : dq);
+}
+
+template <class P> struct KeyRows {
+    Frag<P::S> k[P::NK], v[P::NK], turned[P::NK];
+    float dk[P::NK][P::CH][4], dv[P::NK][P::SPLIT ? 1 : P::CH][4];        /* SPLIT: dk is either */
+};
+
+template <class P> static __device__ __forceinline__ void begin_keys(KeyRows<P> &r, const uint4 *K, const uint4 *V, int row, int chunk0, int lane)
+{
+#pragma unroll
+    for (int n = 0; n < P::NK; n++) {
+        if constexpr (P::PARTS == 1) {
+            load_frag<P::S, P::RC, false>(r.k[n], K, row + 16 * n, chunk0, lane);
+            load_frag<P::S, P::RC, false>(r.v[n], V, row + 16 * n, chunk0, lane);
+        }
+        if constexpr (P::FUSED) load_frag<P::S, P::RC, true>(r.turned[n], K, row + 16 * n, chunk0, lane);
+#pragma unroll
+        for (int e = 0; e < P::CH; e++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                r.dk[n][e][i] = 0.0f;
+                if constexpr (!P::SPLIT) r.dv[n][e][i] = 0.0f;
+            }
+    }
+}
+
+/* dq[16][8 CH] += ds^T k: where it lies is the caller's for the time being. */
+template <class P> static __device__ __forceinline__ void add_dq(float *dq, const uint32_t (*ds)[4], const bool *skip, const KeyRows<P> &r, int lane)
+{
+#pragma unroll
+    for (int e = 0; e < P::CH; e++) {
+        float2 *low = (float2 *)(dq + e * 128) + lane, *high = low + 32;
+        float acc[4] = {low->x, low->y, high->x, high->y};
+#pragma unroll
+        for (int n = 0; n < P::NK; n++)
+            if (!skip[n]) mma_16816(acc, ds[n], r.turned[n].w + 2 * e);
+        *low = make_float2(acc[0], acc[1]);
+        *high = make_float2(acc[2], acc[3]);
+    }
+}
+
+/* One query tile (16 rows from `row` of the stage, q0 in the sequence) against the warp's keys (from key_row of the tile, k0 in the sequence).
+ * Not MASKED: every row sees every key, and no branch keeps the 16s of keys from going hand in hand. */
+template <class P, bool MASKED>
+static __device__ __forceinline__ void add_queries(KeyRows<P> &r, const uint4 *K, const uint4 *V, int key_row, const uint4 *Q, const uint4 *DY,
+                                                   const float2 *stat, float *dq, int row,
+                                                   int chunk0, int lane, int q0, int k0, const AttentionShape &s, bool values)
+{
+    constexpr int S = P::S, RC = P::RC;
+    if constexpr (P::PARTS > 1) asm volatile("" : "+r"(lane));         /* the addresses of wide heads are made anew: no room for them */
+    Frag<S> q, dy, q_turned, dy_turned;
+    if constexpr (P::PARTS == 1) {
+        load_frag<S, RC, false>(q, Q, row, chunk0, lane);
+        load_frag<S, RC, false>(dy, DY, row, chunk0, lane);
+        load_frag<S, RC, true>(q_turned, Q, row, chunk0, lane);
+        load_frag<S, RC, true>(dy_turned, DY, row, chunk0, lane);
+    }
+    /* of queries 2t, 2t+1 (and 8 on): lse, D, lse, D */
+    const float4 z[2] = {*(const float4 *)(stat + row + lane % 4 * 2), *(const float4 *)(stat + row + 8 + lane % 4 * 2)};
+    uint32_t turned[P::NK][4];
+    bool skip[P::NK] = {};
+#pragma unroll
+    for (int n = 0; n < P::NK; n++) {
+        const int key = k0 + 16 * n, behind = key + lane / 4 - q0 - lane % 4 * 2;
+        skip[n] = MASKED && !any_seen(q0, 16, key, 16, s.window);
+        if (skip[n]) continue;
+        float p[2][4] = {}, ds[2][4] = {{-z[0].y, -z[0].w, -z[0].y, -z[0].w}, {-z[1].y, -z[1].w, -z[1].y, -z[1].w}};
+#pragma unroll(P::PARTS > 4 ? 2 : P::PARTS)
+        for (int c = 0; c < P::PARTS; c++)
+            if constexpr (P::PARTS == 1) {
+                add_product<S>(p, r.k[n], q);
+                add_product<S>(ds, r.v[n], dy);
+            } else {
+                Frag<S> a;
+                load_frag<S, RC, false>(a, K, key_row + 16 * n, chunk0 + c * S / 8, lane);
+                load_frag<S, RC, false>(q, Q, row, chunk0 + c * S / 8, lane);
+                add_product<S>(p, a, q);
+                if (P::SPLIT && values) continue;
+                load_frag<S, RC, false>(a, V, key_row + 16 * n, chunk0 + c * S / 8, lane);
+                load_frag<S, RC, false>(dy, DY, row, chunk0 + c * S / 8, lane);
+                add_product<S>(ds, a, dy);
+            }
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) p[j][i] = fast_exp2(p[j][i] * s.unit - (i % 2 ? z[j].z : z[j].x));
+        if (MASKED && any_hidden(q0, 16, key, 16, s.window))
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (!seen(8 * j + i % 2 - i / 2 * 8, behind, s.window)) p[j][i] = 0.0f;
+        uint32_t operand[4];
+        pack_operand(operand, p);
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) ds[j][i] *= p[j][i];
+        if constexpr (!P::SPLIT)
+#pragma unroll
+            for (int c = 0; c < P::PARTS; c++) {
+                if constexpr (P::PARTS > 1) load_frag<S, RC, true>(dy_turned, DY, row, chunk0 + c * S / 8, lane);
+                add_weighted<S>(r.dv[n] + c * S / 8, operand, dy_turned);
+            }
+        if (!P::SPLIT || !values) pack_operand(operand, ds);
+#pragma unroll
+        for (int c = 0; c < P::PARTS; c++) {
+            if constexpr (P::PARTS > 1) load_frag<S, RC, true>(q_turned, P::SPLIT && values ? DY : Q, row, chunk0 + c * S / 8, lane);
+            add_weighted<S>(r.dk[n] + c * S / 8, operand, q_turned);
+        }
+        if constexpr (P::FUSED) {
+            turned[n][0] = transpose_8x8(operand[0]);
+            turned[n][1] = transpose_8x8(operand[2]);
+            turned[n][2] = transpose_8x8(operand[1]);
+            turned[n][3] = transpose_8x8(operand[3]);
+        }
+    }
+    if constexpr (P::FUSED) add_dq<P>(dq, turned, skip, r, lane);
+}
+
+template <class P> static __device__ __forceinline__ void load_queries(uint4 *Q, uint4 *DY, uint4 *Y, float *lse, const GradArgs &a,
+                                                                       const AttentionShape &s, const Spot &at, int first)
+{
+    load_tile<P::D, P::RC>(Q, a.q, s, at, first, P::QUERIES);
+    load_tile<P::D, P::RC>(DY, a.dy, s, at, first, P::QUERIES);
+    load_tile<P::D, P::RC>(Y, a.y, s, at, first, P::QUERIES);
+    copy_commit();
+#pragma unroll
+    for (int i = 0; i < P::PAIRS; i++) {
+        const int pair = (int)threadIdx.x + i * P::THREADS;
+        lse[i] = pair < P::QUERIES * P::G ? row_lse(a, s, at, first + pair / P::G, at.group * P::G + pair % P::G) : 0.0f;
+    }
+}
+template <class P> static __device__ __forceinline__ void make_stats(float2 *stat, const uint4 *DY, const uint4 *Y, const float *lse,
+                                                                     const GradArgs &a, const AttentionShape &s, const Spot &at, int first)
+{
+#pragma unroll
+    for (int i = 0; i < P::PAIRS; i++) {
+        const int pair = (int)threadIdx.x + i * P::THREADS, row = pair / P::G, head = pair % P::G;
+        if (pair < P::QUERIES * P::G)
+            stat[head * P::QUERIES + row] = row_stat(a, s, at, first + row, at.group * P::G + head, lse[i], row_product<P::D, P::RC>(DY, Y, row,
+                head * P::CH));
+    }
+}
+template <class P> static __device__ void store_dq(const GradArgs &a, const float *dq, const AttentionShape &s, const Spot &at)
+{
+    for (int i = (int)threadIdx.x; i < s.rows * P::RC; i += P::THREADS) {
+        const int row = i / P::RC, head = i % P::RC / P::CH, c = i % P::CH;
+        const float *from = dq + head * dq_floats(s.rows, P::CH) + (row / 16 * P::CH + c) * 128 + row % 16 * 8;
+        const float4 x = *(const float4 *)from, y = *(const float4 *)(from + 4);
+        store_chunk(a.dq, s, at, row, at.group * P::G + head, c * 8,
+                    make_uint4(pack_bf16(x.x * s.scale, x.y * s.scale), pack_bf16(x.z * s.scale, x.w * s.scale), pack_bf16(y.x * s.scale,
+                        y.y * s.scale), pack_bf16(y.z * s.scale, y.w * s.scale)));
+    }
+}
+
+template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_keys(GradArgs a, const int32_t *n_seq,
+                                                                                                    AttentionShape s)
+{
+    constexpr int RC = P::RC, STAGE = P::QUERIES * RC;
+    MDR_SHARED(uint4, K);
+    uint4 *V = K + P::TILE * RC, *Q = V + P::TILE * RC, *DY = Q + P::BUFFERS * STAGE;
+    float2 *stat = (float2 *)(DY + P::BUFFERS * STAGE);
+    uint4 *Y = (uint4 *)(stat + P::G * P::QUERIES);
+    float *dq = (float *)(P::BUFFERS == 2 ? Y + 2 * STAGE : Y);       /* y is not wanted once D is made */
+    Spot at;
+    if (!find_spot(s, n_seq, &at)) return;
+    const int lane = (int)threadIdx.x % 32, head = (int)threadIdx.x / 32 / P::W, w = (int)threadIdx.x / 32 % P::W, chunk0 = head * P::CH,
+        size = P::FUSED ? dq_floats(s.rows, P::CH) : 0;
+    if constexpr (P::FUSED && P::BUFFERS == 2)
+        for (int i = (int)threadIdx.x; i < size * P::G / 4; i += P::THREADS) ((float4 *)dq)[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const bool values = P::SPLIT && blockIdx.y == 1;
+    const Arg &d_keys = values ? a.dv : a.dk;
+    if (P::SPLIT && !d_keys.data) return;
+    const int end = P::FUSED ? s.rows : (at.block + 1) * P::TILE;
+    for (int first = P::FUSED ? 0 : at.block * P::TILE; first < end; first += P::TILE) {
+        int last = s.window ? first + P::TILE - 1 + s.window : s.rows - 1;
+        if (last > s.rows - 1) last = s.rows - 1;
+        KeyRows<P> r;
+        float lse[P::PAIRS];
+        load_tile<P::D, RC>(K, a.k, s, at, first, P::TILE);
+        load_tile<P::D, RC>(V, a.v, s, at, first, P::TILE);
+        int stage = first / P::QUERIES, buffer = 0;
+        load_queries<P>(Q, DY, Y, lse, a, s, at, stage * P::QUERIES);
+        for (bool begin = true; stage * P::QUERIES <= last; stage++, buffer ^= P::BUFFERS - 1, begin = false) {
+            const bool finish = (stage + 1) * P::QUERIES > last;
+            copy_wait<0>();
+            __syncthreads();
+            make_stats<P>(stat, DY + buffer * STAGE, Y + buffer * STAGE, lse, a, s, at, stage * P::QUERIES);
+            if (P::BUFFERS == 2 && !finish) {
+                const int next = (buffer ^ 1) * STAGE;
+                load_queries<P>(Q + next, DY + next, Y + next, lse, a, s, at, (stage + 1) * P::QUERIES);
+            }
+            __syncthreads();
+            if constexpr (P::FUSED && P::BUFFERS == 1) {
+                for (int i = lane; i < size / 4; i += 32) ((float4 *)(dq + head * size))[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                __syncwarp();
+            }
+#pragma unroll 1
+            for (int b = 0; b < P::BLOCKS; b++) {
+                const int key_row = (b * P::W + w) * 16 * P::NK, k0 = first + key_row;
+                if (begin) begin_keys<P>(r, K, V, key_row, chunk0, lane);
+#pragma unroll 1
+                for (int turn = 0; turn < P::QUERIES / 16; turn++) {
+                    const int row = (turn + (P::W > 1 ? w : 0)) % (P::QUERIES / 16) * 16, q0 = stage * P::QUERIES + row;
+                    if (P::FUSED && P::W > 1 && turn) __syncthreads();
+                    if (q0 >= s.rows || !any_seen(q0, 16, k0, 16 * P::NK, s.window)) continue;
+                    const uint4 *Qs = Q + buffer * STAGE, *DYs = DY + buffer * STAGE;
+                    float *to = dq + head * size + q0 / 16 * P::CH * 128;
+                    if (any_hidden(q0, 16, k0, 16 * P::NK, s.window)) add_queries<P, true>(r, K, V, key_row, Qs, DYs, stat + head * P::QUERIES, to,
+                                                                                           row, chunk0, lane, q0, k0, s, values);
+                    else add_queries<P, false>(r, K, V, key_row, Qs, DYs, stat + head * P::QUERIES, to, row, chunk0, lane, q0, k0, s, values);
+                }
+                if (!finish) continue;
+                __syncwarp();                                          /* these keys are this warp's alone: their place takes dk, dv */
+#pragma unroll
+                for (int n = 0; n < P::NK; n++) {
+                    write_rows<P::D, RC>(K, r.dk[n], values ? 1.0f : s.scale, values ? 1.0f : s.scale, key_row + 16 * n, chunk0, lane);
+                    if constexpr (!P::SPLIT) write_rows<P::D, RC>(V, r.dv[n], 1.0f, 1.0f, key_row + 16 * n, chunk0, lane);
+                }
+            }
+        }
+        __syncthreads();
+        if (d_keys.data) store_tile<P::D, RC>(d_keys, K, s, at, first, P::TILE);
+        if (!P::SPLIT && a.dv.data) store_tile<P::D, RC>(a.dv, V, s, at, first, P::TILE);
+        __syncthreads();
+    }
+    if (P::FUSED && a.dq.data) store_dq<P>(a, dq, s, at);
+}
+
+/* ---- queries: dq alone, a warp owns query rows and walks keys, as in attention.cu ---- */
+template <int D_> struct QueriesPlan {
+    static constexpr int D = D_, CH = D / 8, HEADS = D < 64 ? 64 / D : 1, RC = HEADS * CH, W = 8 / HEADS, NQ = D == 8 ? 4 : D == 16 ? 2 : 1,
+                         ROWS = 16 * W * NQ, KEYS = D == 128 ? 32 : 64, S = D <= 16 ? D : D == 64 ? 16 : 32, PARTS = D / S, THREADS = 256, PER_SM = D == 128 ? 1 : 2;
+    static constexpr size_t BYTES = 16 * (size_t)RC * (3 * ROWS + 4 * KEYS) + sizeof(float2) * ROWS * HEADS;
+};
+template <class P> struct QueryRows {
+    Frag<P::S> q[P::PARTS], dy[P::PARTS];
+    float dq[P::CH][4];
+    float2 stat[2];
+};
+
+template <class P> static __device__ __forceinline__ void add_keys(QueryRows<P> &r, const uint4 *K, const uint4 *V, int key, int chunk0, int lane,
+                                                                   int q0, int k0, const AttentionShape &s)
+{
+    constexpr int S = P::S, RC = P::RC;
+    if constexpr (P::PARTS > 1) asm volatile("" : "+r"(lane));
+    const int ahead = q0 + lane / 4 - k0 - lane % 4 * 2;
+    const float low = -r.stat[0].y, high = -r.stat[1].y;
+    float p[2][4] = {}, ds[2][4] = {{low, low, high, high}, {low, low, high, high}};
+#pragma unroll
+    for (int c = 0; c < P::PARTS; c++) {
+        Frag<S> f;
+        load_frag<S, RC, false>(f, K, key, chunk0 + c * S / 8, lane);
+        add_product<S>(p, r.q[c], f);
+        load_frag<S, RC, false>(f, V, key, chunk0 + c * S / 8, lane);
+        add_product<S>(ds, r.dy[c], f);
+    }
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[j][i] = fast_exp2(p[j][i] * s.unit - r.stat[i / 2].x);
+    if (any_hidden(q0, 16, k0, 16, s.window))
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (!seen(ahead, 8 * j + i % 2 - i / 2 * 8, s.window)) p[j][i] = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) ds[j][i] *= p[j][i];
+    uint32_t operand[4];
+    pack_operand(operand, ds);
+#pragma unroll
+    for (int c = 0; c < P::PARTS; c++) {
+        Frag<S> f;
+        load_frag<S, RC, true>(f, K, key, chunk0 + c * S / 8, lane);
+        add_weighted<S>(r.dq + c * S / 8, operand, f);
+    }
+}
+template <class P> static __device__ __forceinline__ void load_keys(uint4 *K, uint4 *V, const GradArgs &a, const AttentionShape &s, const Spot &at,
+                                                                    int tile)
+{
+    load_tile<P::D, P::RC>(K + tile % 2 * P::KEYS * P::RC, a.k, s, at, tile * P::KEYS, P::KEYS);
+    load_tile<P::D, P::RC>(V + tile % 2 * P::KEYS * P::RC, a.v, s, at, tile * P::KEYS, P::KEYS);
+    copy_commit();
+}
+
+template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_queries(GradArgs a, const int32_t *n_seq,
+                                                                                                       AttentionShape s)
+{
+    constexpr int RC = P::RC;
+    MDR_SHARED(uint4, Q);
+    uint4 *DY = Q + P::ROWS * RC, *Y = DY + P::ROWS * RC, *K = Y + P::ROWS * RC, *V = K + 2 * P::KEYS * RC;
+    float2 *stat = (float2 *)(V + 2 * P::KEYS * RC);
+    Spot at;
+    if (!find_spot(s, n_seq, &at)) return;
+    at.block = s.blocks - 1 - at.block;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, head = warp / P::W, w = warp % P::W, chunk0 = head * P::CH,
+        row0 = at.block * P::ROWS;
+    const int last_row = row0 + P::ROWS - 1 < s.rows - 1 ? row0 + P::ROWS - 1 : s.rows - 1,
+        first_tile = s.window && row0 > s.window ? (row0 - s.window) / P::KEYS : 0;
+    load_tile<P::D, RC>(Q, a.q, s, at, row0, P::ROWS);
+    load_tile<P::D, RC>(DY, a.dy, s, at, row0, P::ROWS);
+    load_tile<P::D, RC>(Y, a.y, s, at, row0, P::ROWS);
+    load_keys<P>(K, V, a, s, at, first_tile);
+    copy_wait<0>();
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < P::ROWS * P::HEADS; i += P::THREADS) {
+        const int row = i / P::HEADS, h = at.group * P::HEADS + i % P::HEADS;
+        stat[i] = row_stat(a, s, at, row0 + row, h, row_lse(a, s, at, row0 + row, h), row_product<P::D, RC>(DY, Y, row, i % P::HEADS * P::CH));
+    }
+    __syncthreads();
+    QueryRows<P> r[P::NQ];
+#pragma unroll
+    for (int n = 0; n < P::NQ; n++) {
+        const int mine = (n * P::W + (n % 2 ? P::W - 1 - w : w)) * 16;
+#pragma unroll
+        for (int c = 0; c < P::PARTS; c++) {
+            load_frag<P::S, RC, false>(r[n].q[c], Q, mine, chunk0 + c * P::S / 8, lane);
+            load_frag<P::S, RC, false>(r[n].dy[c], DY, mine, chunk0 + c * P::S / 8, lane);
+        }
+        for (int i = 0; i < 2; i++) r[n].stat[i] = stat[(mine + lane / 4 + 8 * i) * P::HEADS + head];
+        for (int e = 0; e < P::CH; e++) r[n].dq[e][0] = r[n].dq[e][1] = r[n].dq[e][2] = r[n].dq[e][3] = 0.0f;
+    }
+    for (int tile = first_tile; tile * P::KEYS <= last_row; tile++) {
+        copy_wait<0>();
+        __syncthreads();
+        if ((tile + 1) * P::KEYS <= last_row) load_keys<P>(K, V, a, s, at, tile + 1);
+#pragma unroll
+        for (int n = 0; n < P::NQ; n++) {
+            const int q0 = row0 + (n * P::W + (n % 2 ? P::W - 1 - w : w)) * 16;
+#pragma unroll 1
+            for (int key = 0; key < P::KEYS; key += 16)
+                if (q0 < s.rows && any_seen(q0, 16, tile * P::KEYS + key, 16, s.window))
+                    add_keys<P>(r[n], K + tile % 2 * P::KEYS * RC, V + tile % 2 * P::KEYS * RC, key, chunk0, lane, q0, tile * P::KEYS + key, s);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < P::NQ; n++) write_rows<P::D, RC>(Q, r[n].dq, s.scale, s.scale, (n * P::W + (n % 2 ? P::W - 1 - w : w)) * 16, chunk0, lane);
+    __syncthreads();
+    store_tile<P::D, RC>(a.dq, Q, s, at, row0, P::ROWS);
+}
+
+/* ---- plain: floats; a thread (or `lanes` of them) owns a query row, or in the second kernel a key row ---- */
+static __device__ __forceinline__ float plain_p(float product, float lse,
+                                                const AttentionShape &s) { return fast_exp2((product * s.scale - lse) * LOG2E); }
+
+template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) attend_grad_queries_plain(GradArgs a, const int32_t *n_seq,
+                                                                                                       AttentionShape s)
+{
+    Spot at;
+    if (!find_spot(s, n_seq, &at)) return;
+    at.block = s.blocks - 1 - at.block;
+    MDR_SHARED(float, K);
+    const int padded = DM * s.lanes;
+    float *V = K + s.tile * padded;
+    const PlainRow r = plain_row(s, at);
+    const float lse = row_lse(a, s, at, r.row, r.head);
+    float q[DM], dy[DM], dq[DM], product = 0.0f;
+    plain_load<DM>(dq, a.y, s, at, r);
+    plain_load<DM>(dy, a.dy, s, at, r);
+    plain_load<DM>(q, a.q, s, at, r);
+#pragma unroll
+    for (int i = 0; i < DM; i++) {
+        product += dq[i] * dy[i];
+        dq[i] = 0.0f;
+    }
+    const float d = row_stat(a, s, at, r.row, r.head, lse, lanes_sum(product, s.lanes)).y;
+    for (int tile = s.window && r.first > s.window ? (r.first - s.window) / s.tile * s.tile : 0; tile <= r.last; tile += s.tile) {
+        __syncthreads();
+        plain_tile(K, padded, a.k, s, at, tile);
+        plain_tile(V, padded, a.v, s, at, tile);
+        __syncthreads();
+        for (int j = 0; j < s.tile && tile + j <= r.warp_last && tile + j < s.rows; j++) {
+            if (!any_seen(r.warp_first, r.warp_last - r.warp_first + 1, tile + j, 1, s.window)) continue;
+            const float p = plain_p(plain_dot<DM>(q, K + j * padded, s.lanes, r.lane), lse, s), dp = plain_dot<DM>(dy, V + j * padded, s.lanes,
+                r.lane);
+            if (seen(r.row, tile + j, s.window)) plain_add<DM>(dq, p * (dp - d), K + j * padded, s.lanes, r.lane);
+        }
+    }
+    plain_store<DM>(a.dq, dq, s.scale, s, at, r);
+}
+
+template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) attend_grad_keys_plain(GradArgs a, const int32_t *n_seq,
+                                                                                                    AttentionShape s)
+{
+    Spot at;
+    if (!find_spot(s, n_seq, &at)) return;
+    MDR_SHARED(float, Q);
+    const int padded = DM * s.lanes;
+    float *DY = Q + s.tile * padded;
+    float2 *stat = (float2 *)(DY + s.tile * padded);                  /* lse and D of the tile's rows */
+    const PlainRow r = plain_row(s, at);
+    float k[DM], v[DM], dk[DM] = {}, dv[DM] = {};
+    plain_load<DM>(k, a.k, s, at, r);
+    plain_load<DM>(v, a.v, s, at, r);
+    const int last = s.window && r.last + s.window < s.rows - 1 ? r.last + s.window : s.rows - 1;
+    for (int tile = r.first / s.tile * s.tile; tile <= last; tile += s.tile) {
+        __syncthreads();
+        plain_tile(Q, padded, a.q, s, at, tile);
+        plain_tile(DY, padded, a.dy, s, at, tile);
+        for (int j = (int)threadIdx.x / s.lanes; j < s.tile; j += PLAIN_THREADS / s.lanes) {
+            const PlainRow row = {tile + j, r.head, r.lane, 0, 0, 0, 0};
+            float product = 0.0f;
+            for (int c = r.lane; c < s.d && row.row < s.rows; c += s.lanes)
+                product += arg_get(a.y, arg_row(a.y, at.member, at.seq, row.row) + r.head * s.d + c) * arg_get(a.dy, arg_row(a.dy, at.member, at.seq,
+                    row.row) + r.head * s.d + c);
+            const float lse = row_lse(a, s, at, row.row, r.head);
+            stat[j] = make_float2(lse, row_stat(a, s, at, row.row, r.head, lse, lanes_sum(product, s.lanes)).y);
+        }
+        __syncthreads();
+        for (int j = 0; j < s.tile && tile + j <= last; j++) {
+            if (!any_seen(tile + j, 1, r.warp_first, r.warp_last - r.warp_first + 1, s.window)) continue;
+            const float p = plain_p(plain_dot<DM>(k, Q + j * padded, s.lanes, r.lane), stat[j].x, s), dp = plain_dot<DM>(v, DY + j * padded, s.lanes,
+                r.lane);
+            if (!seen(tile + j, r.row, s.window)) continue;
+            plain_add<DM>(dv, p, DY + j * padded, s.lanes, r.lane);
+            plain_add<DM>(dk, p * (dp - stat[j].y), Q + j * padded, s.lanes, r.lane);
+        }
+    }
+    plain_store<DM>(a.dk, dk, s.scale, s, at, r);
+    plain_store<DM>(a.dv, dv, 1.0f, s, at, r);
+}
+
+/* ---- host ---- */
+enum { FUSED_ROWS = 1024 };                                           /* whose dq, for four heads of 8, fits beside the rest */
+
+template <class P> static void enqueue_keys(const Call *c, const GradArgs &a, AttentionShape s)
+{
+    s.groups = (int32_t)mdr_ceil_div(s.heads, P::G);
+    s.blocks = P::FUSED ? 1 : (int32_t)mdr_ceil_div(s.rows, P::TILE);
+    MDR_ALLOW_SHARED(attend_grad_keys<P>, keys_bytes<P>(s.rows));
+    dim3 grid = attention_grid(c, s);
+    grid.y = P::SPLIT ? 2 : 1;
+    MDR_LAUNCH((attend_grad_keys<P>), grid, P::THREADS, keys_bytes<P>(s.rows), c->stream, a, c->n_seq, s);
+}
+template <class P> static void enqueue_queries(const Call *c, const GradArgs &a, AttentionShape s)
+{
+    s.groups = (int32_t)mdr_ceil_div(s.heads, P::HEADS);
+    s.blocks = (int32_t)mdr_ceil_div(s.rows, P::ROWS);
+    MDR_ALLOW_SHARED(attend_grad_queries<P>, P::BYTES);
+    MDR_LAUNCH((attend_grad_queries<P>), attention_grid(c, s), P::THREADS, P::BYTES, c->stream, a, c->n_seq, s);
+}
+template <int D, int G> static void enqueue_two(const Call *c, const GradArgs &a, AttentionShape s)
+{
+    if (a.dk.data || a.dv.data) enqueue_keys<KeysPlan<D, G, 4, 1, false>>(c, a, s);
+    if (a.dq.data) enqueue_queries<QueriesPlan<D>>(c, a, s);
+}
+static void enqueue_8(const Call *c, const GradArgs &a, AttentionShape s)
+{
+    typedef KeysPlan<8, 8, 1, 4, true> Short;
+    if (s.rows <= Short::TILE) enqueue_keys<Short>(c, a, s);
+    else if (s.rows <= FUSED_ROWS) enqueue_keys<KeysPlan<8, 4, 4, 1, true>>(c, a, s);
+    else enqueue_two<8, 4>(c, a, s);
+}
+template <int DM> static void enqueue_plain(const Call *c, const GradArgs &a, AttentionShape s)
+{
+    plain_shape(&s, DM);
+    const size_t bytes = plain_bytes(s, DM);
+    MDR_ALLOW_SHARED(attend_grad_keys_plain<DM>, bytes);
+    MDR_ALLOW_SHARED(attend_grad_queries_plain<DM>, bytes);
+    if (a.dk.data || a.dv.data) MDR_LAUNCH((attend_grad_keys_plain<DM>), attention_grid(c, s), PLAIN_THREADS, bytes, c->stream, a, c->n_seq, s);
+    if (a.dq.data) MDR_LAUNCH((attend_grad_queries_plain<DM>), attention_grid(c, s), PLAIN_THREADS, bytes, c->stream, a, c->n_seq, s);
+}
+
+static void run_attention_grad(const Call *c, int64_t unit0, int64_t unit1)
+{
+    (void)unit0;
+    (void)unit1;
+    AttentionShape s = attention_shape(c);
+    const GradArgs a = {c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->in[6], c->out[0], c->out[1], c->out[2]};
+    const Arg *halves[] = {&a.q, &a.k, &a.v, &a.y, &a.dy, &a.dq, &a.dk, &a.dv};
+    bool half = true;
+    for (const Arg *h : halves) half = is_bf16(*h, &s) && half;
+    typedef void Enqueue(const Call *, const GradArgs &, AttentionShape);
+    static const struct { int32_t most; Enqueue *to; }
+        products[] = {{8, enqueue_8}, {16, enqueue_two<16, 2>}, {32, enqueue_two<32, 1>}, {64, enqueue_two<64, 1>}, {128, enqueue_two<128, 1>}, {0, NULL}},
+        plain[] = {{8, enqueue_plain<8>}, {16, enqueue_plain<16>}, {1024, enqueue_plain<32>}, {0, NULL}};
+    for (int i = 0; half && products[i].to; i++)
+        if (s.d <= products[i].most) return products[i].to(c, a, s);
+    for (int i = 0; plain[i].to; i++)
+        if (s.d <= plain[i].most) return plain[i].to(c, a, s);
+}
+static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const AttentionAttr *)n->attr)->n_heads <= 1024; }
+
+extern "C" const CudaRow mdr_cuda_rows_attention_grad[] = {{"attention_grad", {run_attention_grad, NULL, NULL, {}}, applies, 1u << 4 | 1u << 6, 0},
+                                                           {}};

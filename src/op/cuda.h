@@ -1,0 +1,104 @@
+/* What every src/op/NAME.cu stands on. A .cu file holds the CUDA kernels of one op or family and ends with
+ *     extern "C" const CudaRow mdr_cuda_rows_NAME[] = {{"op", {.run = ...}, ...}, {}};
+ * It is C-like C++: templates over the element type are welcome, classes are not; nothing but the row is exported.
+ *
+ * THE CUDA KERNEL CONTRACT (rules 3, 5, 6 and 7 of op.h hold; the rest is replaced)
+ *  1. run(call, 0, 0) only enqueues on (cudaStream_t)call->stream, by MDR_LAUNCH: no allocation, no waiting, no state. It is
+ *     recorded once and replayed every step, so grids, arguments and branches of the host depend on node and extent only.
+ *  2. Pointers are device memory. Members are a grid axis (blockIdx.z by custom, at most 65,535). call->n_seq[m] is how many
+ *     sequences member m has this time, 0 <= n_seq[m] <= extent.n_seq: read it on the device. A block of a member with 0 returns
+ *     at once; sequences from n_seq[m] on are not read into any sum and need not be computed. For values without the SEQ axis
+ *     extent.n_seq is 1 and n_seq[m] 1, or 0 for a member that rests.
+ *  3. What a member gets depends on its own data, the node and extent.n_seq, never on n_member, its place or other members:
+ *     member alone = member in any population, bit for bit. No floating-point atomics. A sum over rows is cut into chunks of rows
+ *     that depend on node and extent.n_seq only; partial sums (scratch) are added in order by a second stage.
+ *  4. Elements: Arg.size says what lies there. DT_REAL is float (4) or, in plans of precision bf16, bf16 (2) for values with the
+ *     SEQ axis; masks full_in and full_out of the row keep single values float. Parameters, STEP and POST values, lanes and
+ *     gradients of parameters are always float. A kernel must take any mix that its masks allow (fast paths for the common ones).
+ *     Arithmetic, statistics and sums are float (double where noted); only the operands of products may be rounded to bf16.
+ *  5. scratch(node, extent): device memory for the whole call, all members (extent.n_member of them).
+ *  6. Prep.run sees all members at once; every in[] is set; out[0] has size 4, its member stride in floats; elements() counts
+ *     floats. In plans of bf16 in[0].size is 2.
+ *
+ * Compiled by nvcc; for tests also by g++ with -DMDR_CUDA_EMULATED against test/emulator, which runs threads as fibers, so a file
+ * may use only what that offers (its cuda_runtime.h lists it). Only op/cuda.h and op/cuda_mma.h hold PTX. */
+#ifndef MDR_CUDA_H
+#define MDR_CUDA_H
+#include "op/op.h"
+#include <cuda_runtime.h>
+
+#ifdef MDR_CUDA_EMULATED
+/* Arguments are converted and copied when the launch is enqueued, as a real one does. */
+#define MDR_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
+    emu_launch(#kernel, (kernel), grid, block, shared, (cudaStream_t)(stream))(__VA_ARGS__)
+#define MDR_SHARED(type, name) type *name = (type *)emu_shared()
+#define MDR_ALLOW_SHARED(kernel, bytes) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+#else
+/* kernel: a function or, with template arguments, in parentheses: MDR_LAUNCH((k<float, 8>), grid, block, bytes, stream, args..) */
+#define MDR_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
+    (kernel)<<<grid, block, shared, (cudaStream_t)(stream)>>>(__VA_ARGS__)
+/* Dynamic shared memory, 128-byte aligned, once a kernel. */
+#define MDR_SHARED(type, name)                                                                                         \
+    extern __shared__ __align__(128) unsigned char mdr_dynamic_shared[];                                               \
+    type *name = (type *)mdr_dynamic_shared
+/* Before a launch with more than 48 KiB of dynamic shared memory. */
+#define MDR_ALLOW_SHARED(kernel, bytes) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+#endif
+
+/* ---- bf16: the upper half of a float, rounded to nearest even ---- */
+typedef struct bf16 { uint16_t u; } bf16;
+static __device__ __forceinline__ float to_float(float x) { return x; }
+static __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((uint32_t)x.u << 16); }
+/* Two floats as one word, lo in the low half: what mma operands are made of. */
+static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi)
+{
+#ifdef MDR_CUDA_EMULATED
+    return emu_pack_bf16(lo, hi);
+#else
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+#endif
+}
+static __device__ __forceinline__ float low_bf16(uint32_t p) { return __uint_as_float(p << 16); }
+static __device__ __forceinline__ float high_bf16(uint32_t p) { return __uint_as_float(p & 0xffff0000u); }
+static __device__ __forceinline__ void put(float *p, float x) { *p = x; }
+static __device__ __forceinline__ void put(bf16 *p, float x) { p->u = (uint16_t)(pack_bf16(x, 0.0f) & 0xffffu); }
+
+/* ---- an argument in a kernel: pass Arg by value ---- */
+/* Element `at` (member, sequence, row and column strides applied) whatever its size; the branch is the same for all threads. */
+static __device__ __forceinline__ float arg_get(const Arg &a, int64_t at)
+{
+    return a.size == 2 ? to_float(((const bf16 *)a.data)[at]) : ((const float *)a.data)[at];
+}
+static __device__ __forceinline__ void arg_put(const Arg &a, int64_t at, float x)
+{
+    if (a.size == 2) put((bf16 *)a.data + at, x);
+    else ((float *)a.data)[at] = x;
+}
+/* Index of row r of sequence s of member m. */
+static __device__ __forceinline__ int64_t arg_row(const Arg &a, int64_t m, int64_t s, int64_t r) { return m * a.member + s * a.seq + r * a.ld; }
+
+/* 2^x on the special function unit (relative error 2^-22); exp as 2^(x log2 e). */
+static __device__ __forceinline__ float fast_exp2(float x)
+{
+#ifdef MDR_CUDA_EMULATED
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+/* Sum over a warp, the same order at every place and in every lane. */
+static __device__ __forceinline__ float warp_sum(float x)
+{
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(0xffffffffu, x, d);
+    return x;
+}
+
+static inline int64_t mdr_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* A grid of x by y by members. */
+static inline dim3 mdr_grid(int64_t x, int64_t y, int32_t members) { return dim3((unsigned)x, (unsigned)y, (unsigned)members); }
+#endif

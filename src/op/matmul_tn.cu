@@ -1,0 +1,236 @@
+/* matmul_tn on CUDA: z = x^T y, the gradient of a weight: a sum over all rows of a member's batch. The rows are cut into chunks; a block
+ * sums one tile of z over one chunk, `add_parts` adds the chunks in order and to what z holds. How many chunks there are depends on the
+ * node and the batch alone: enough blocks for one member to occupy the GPU, few enough that the parts cost little beside x and y.
+ * In float: cuda_tile.h. Where an operand is bf16: tensor cores (mma.m16n8k16, float sums). Rows of x and y go to shared memory as they
+ * are, 16 bytes at column piece c of row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. Rows beyond the
+ * member's sequences become zeros there and are never read. */
+#include "op/cuda_mma.h"
+#include "op/cuda_tile.h"
+
+enum { STAGES = 4, DEEP = 32 };       /* rows a stage                                                                        */
+template <int T> constexpr int STAGE = 2 * DEEP * T * 2;       /* bytes: T columns of x, T of y                              */
+
+static __device__ __forceinline__ int place_of(int pitch, int r, int c) { return r * pitch + ((c ^ (r & 7)) << 4); }
+
+/* A stage's rows of one operand, T columns from col0: thread: column piece threadIdx % (T/8) of every 1024/T-th row. 128 threads. */
+template <int T> static __device__ __forceinline__ int piece_at(int i)
+{
+    return place_of(2 * T, (int)threadIdx.x / (T / 8) + i * 1024 / T, (int)threadIdx.x % (T / 8));
+}
+/* Of plain bf16: walks along the rows. left: rows from the thread's first on, none beyond the last column. */
+struct Feed { const bf16 *from; int32_t left; };
+template <int T> static __device__ __forceinline__ Feed feed_from(const Panel &p, const Spot &w, int32_t r0, int32_t r1, int32_t col0)
+{
+    const int32_t row = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
+    return Feed{(const bf16 *)p.a.data + row_at(p, w.m, w.s, row) + col, col < p.cols ? r1 - row : 0};
+}
+template <int T> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t ld)
+{
+#pragma unroll
+    for (int i = 0; i < DEEP * T / 1024; i++) copy_16(to + piece_at<T>(i), f->from + i * 1024 / T * ld, i * 1024 / T < f->left);
+    f->from += DEEP * ld;
+    f->left -= DEEP;
+}
+template <int T>
+static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &p, const Spot &w, int32_t r0, int32_t r1, int32_t col0)
+{
+    const int32_t row0 = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
+    for (int i = 0; i < DEEP * T / 1024; i++) {
+        const int32_t row = row0 + i * 1024 / T;
+        const bool there = row < r1 && col < p.cols;
+        const int64_t at = row_at(p, w.m, w.s, there ? row : 0);
+        if (p.a.size == 2 && p.wide) {
+            copy_16(to + piece_at<T>(i), (const bf16 *)p.a.data + at + (there ? col : 0), there);
+        } else {
+            float v[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+            if (there) read_8(p, at, col, v);
+            *(uint4 *)(to + piece_at<T>(i)) = pack_8(v);
+        }
+    }
+}
+
+/* Blocks of 4 warps, 2 by 2, each T/2 by T/2 of a tile T by T: acc[i][j] 16 by 8. */
+template <int T>
+static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], const unsigned char *x, const unsigned char *y, int wm, int wn)
+{
+    const int l = (int)threadIdx.x % 8, q = (int)threadIdx.x % 32 / 8;
+#pragma unroll
+    for (int k = 0; k < DEEP; k += 16) {
+        uint32_t a[T / 32][4];
+#pragma unroll
+        for (int i = 0; i < T / 32; i++) ldmatrix<4, true>(a[i], x + place_of(2 * T, k + (q >> 1) * 8 + l, wm / 8 + 2 * i + (q & 1)));
+#pragma unroll
+        for (int j = 0; j < T / 16; j += 2) {
+            uint32_t b[4];
+            ldmatrix<4, true>(b, y + place_of(2 * T, k + (q & 1) * 8 + l, wn / 8 + j + (q >> 1)));
+#pragma unroll
+            for (int i = 0; i < T / 32; i++) {
+                mma_16816(acc[i][j], a[i], b);
+                mma_16816(acc[i][j + 1], a[i], b + 2);
+            }
+        }
+    }
+}
+static __device__ __forceinline__ void put_2(const Panel &z, int64_t at, int32_t col, float v0, float v1, int32_t part, int32_t add)
+{
+    if (part) {
+        *(float2 *)((float *)z.a.data + at + col) = make_float2(v0, v1);       /* rows of parts are padded                    */
+        return;
+    }
+    arg_put(z.a, at + col, v0 + (add ? arg_get(z.a, at + col) : 0.0f));
+    if (col + 1 < z.cols) arg_put(z.a, at + col + 1, v1 + (add ? arg_get(z.a, at + col + 1) : 0.0f));
+}
+template <int T, bool FAST>
+static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Job job, int32_t part, int32_t add)
+{
+    MDR_SHARED(unsigned char, ring);
+    Spot w;
+    if (FAST) x.flat = y.flat = true;                      /* what the compiler sees, it need not branch on                          */
+    if (!find_spot(job, &w)) return;
+    const int32_t r0 = w.chunk * job.chunk, r1 = r0 + job.chunk < w.rows ? r0 + job.chunk : w.rows, k0 = w.tile_m * T, n0 = w.tile_n * T;
+    if (r0 >= r1) return;
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, wm = warp / 2 * (T / 2), wn = warp % 2 * (T / 2);
+    const bool idle = k0 + wm >= x.cols || n0 + wn >= y.cols;              /* only copies                                               */
+    const int half = DEEP * T * 2;
+    float acc[T / 32][T / 16][4];
+    Feed fx = {NULL, 0}, fy = {NULL, 0};
+    if (FAST) {
+        fx = feed_from<T>(x, w, r0, r1, k0);
+        fy = feed_from<T>(y, w, r0, r1, n0);
+    }
+    auto load = [&](int to, int32_t r) {
+        if (r < r1 && FAST) {
+            feed<T>(ring + to * STAGE<T>, &fx, x.a.ld);
+            feed<T>(ring + to * STAGE<T> + half, &fy, y.a.ld);
+        } else if (r < r1) {
+            feed_any<T>(ring + to * STAGE<T>, x, w, r, r1, k0);
+            feed_any<T>(ring + to * STAGE<T> + half, y, w, r, r1, n0);
+        }
+        copy_commit();
+    };
+    for (int q = 0; q < STAGES - 1; q++) load(q, r0 + DEEP * q);
+#pragma unroll
+    for (int i = 0; i < T / 32; i++)
+#pragma unroll
+        for (int j = 0; j < T / 16; j++) acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0.0f;
+    int stage = 0;
+    for (int32_t r = r0; r < r1; r += DEEP) {
+        copy_wait<STAGES - 2>();
+        __syncthreads();
+        load((stage + STAGES - 1) % STAGES, r + DEEP * (STAGES - 1));
+        if (!idle) multiply<T>(acc, ring + stage * STAGE<T>, ring + stage * STAGE<T> + half, wm, wn);
+        stage = (stage + 1) % STAGES;
+    }
+#pragma unroll
+    for (int i = 0; i < T / 16; i++) {
+        const int32_t row = k0 + wm + 8 * i + lane / 4;
+        if (row >= x.cols) continue;
+        const int64_t at = row_at(z, w.m, part ? w.chunk : w.s, row);
+#pragma unroll
+        for (int j = 0; j < T / 16; j++) {
+            const int32_t col = n0 + wn + 8 * j + lane % 4 * 2;
+            if (col < z.cols) put_2(z, at, col, acc[i / 2][j][2 * (i % 2)], acc[i / 2][j][2 * (i % 2) + 1], part, add);
+        }
+    }
+}
+
+/* z (+)= the sum of a member's parts, chunk by chunk. part: its sequences are the chunks. 4 columns a thread. */
+static __global__ void add_parts(Panel part, Panel z, Job job, int32_t add)
+{
+    const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_chunk = (rows + job.chunk - 1) / job.chunk;
+    const int32_t wide = (int32_t)part.a.ld / 4, id = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = id / wide, col = id % wide * 4;
+    if (rows == 0 || row >= part.rows || col >= z.cols) return;
+    const float *from = (const float *)part.a.data + row_at(part, m, 0, row) + col;
+    const int64_t at = row_at(z, m, 0, row);
+    float v[4];
+#pragma unroll
+    for (int q = 0; q < 4; q++) v[q] = add && col + q < z.cols ? arg_get(z.a, at + col + q) : 0.0f;
+#pragma unroll 8
+    for (int32_t c = 0; c < n_chunk; c++) {
+        const float4 p = *(const float4 *)(from + c * part.a.seq);
+        v[0] += p.x; v[1] += p.y; v[2] += p.z; v[3] += p.w;
+    }
+    write_4(z, at, col, v, 0);
+}
+
+/* ---- choosing ---- */
+/* Parts are written and read once, 8 bytes an element; they may cost about a fifth of what x and y do in bf16. 256 tiles of 64 by 64
+ * times chunks fill the GPU; from there on more chunks help nobody. */
+static int32_t chunk_rows(const Node *n, int32_t n_seq)
+{
+    const int64_t inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1], rows = mdr_rows(n->in_type[0].shape) * n_seq;
+    const int64_t cheap = rows * (inner + cols) / (20 * inner * cols), full = mdr_ceil_div(256, mdr_ceil_div(inner, 64) * mdr_ceil_div(cols, 64));
+    int64_t chunks = cheap < full ? cheap : full;
+    if (chunks > rows / 256) chunks = rows / 256;
+    if (chunks < 1) chunks = 1;
+    return (int32_t)(mdr_ceil_div(mdr_ceil_div(rows, chunks), DEEP) * DEEP);
+}
+static int32_t n_chunks(const Node *n, int32_t n_seq)
+{
+    return (int32_t)mdr_ceil_div(mdr_rows(n->in_type[0].shape) * n_seq, chunk_rows(n, n_seq));
+}
+static int64_t part_ld(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[1], 8) * 8; }
+static size_t scratch(const Node *n, Extent e)
+{
+    const int64_t chunks = n_chunks(n, e.n_seq);
+    return chunks == 1 ? 0 : (size_t)(e.n_member * chunks * n->out[0].shape.d[0] * part_ld(n)) * sizeof(float);
+}
+
+struct Sum { Panel x, y, z; Job job; int32_t chunks, n_seq, members, part, add; void *stream; };
+
+template <int T> static dim3 cut(Sum *s)
+{
+    s->job.tiles_m = (s->x.cols + T - 1) / T;
+    s->job.tiles_n = (s->y.cols + T - 1) / T;
+    return mdr_grid((int64_t)s->chunks * s->job.tiles_m * s->job.tiles_n, s->n_seq, s->members);
+}
+template <int T, bool FAST> static void run_tensor(Sum s)
+{
+    const dim3 grid = cut<T>(&s);
+    MDR_ALLOW_SHARED((tensor_product<T, FAST>), STAGES * STAGE<T>);
+    MDR_LAUNCH((tensor_product<T, FAST>), grid, 128, STAGES * STAGE<T>, s.stream, s.x, s.y, s.z, s.job, s.part, s.add);
+}
+template <int T> static void run_float(Sum s)
+{
+    const dim3 grid = cut<16 * T>(&s);
+    const Panel none = {};
+    MDR_LAUNCH((float_product<T, true, false>), grid, 256, float_shared<T>(), s.stream, s.x, s.y, none, s.z, s.job, s.part, s.add);
+}
+
+static void run(const Call *c, int64_t, int64_t)
+{
+    const Node *n = c->node;
+    const int32_t n_seq = c->extent.n_seq;
+    const bool together = n_seq == 1 || (c->add & 1u);     /* else a z of each sequence                                             */
+    const int64_t rows = mdr_rows(n->in_type[0].shape), inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1];
+    const Panel z = panel(c->out[0], inner, cols, n_seq, false);
+    Sum s;
+    s.x = panel(c->in[0], rows, inner, n_seq, together);
+    s.y = panel(c->in[1], rows, cols, n_seq, together);
+    s.z = z;
+    s.chunks = together ? n_chunks(n, n_seq) : 1;
+    s.job = Job{c->n_seq, (int32_t)rows, together ? chunk_rows(n, n_seq) : (int32_t)rows, together, 1, 1};
+    s.n_seq = together ? 1 : n_seq;
+    s.members = c->extent.n_member;
+    s.part = s.chunks > 1;
+    s.add = s.part ? 0 : (int32_t)(c->add & 1u);
+    s.stream = c->stream;
+    if (s.part) {
+        const Arg part = {c->scratch, s.chunks * inner * part_ld(n), inner * part_ld(n), part_ld(n), sizeof(float)};
+        s.z = panel(part, inner, part_ld(n), s.chunks, false);
+    }
+    const bool large = inner > 64 && cols > 64 &&
+                       mdr_ceil_div(inner, 128) * mdr_ceil_div(cols, 128) * s.chunks * s.n_seq * s.members >= PROCESSORS;
+    if (s.x.a.size == 4 && s.y.a.size == 4) {
+        if (large && s.x.wide && s.x.flat && s.y.wide && s.y.flat && s.z.wide && s.z.a.size == 4) run_float<8>(s);
+        else run_float<4>(s);
+    }
+    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false>(s);
+    else if (large) run_tensor<128, true>(s);
+    else run_tensor<64, true>(s);
+    if (s.part)
+        MDR_LAUNCH(add_parts, mdr_grid(mdr_ceil_div(inner * part_ld(n) / 4, 256), 1, s.members), 256, 0, s.stream, s.z, z, s.job,
+                   (int32_t)(c->add & 1u));
+}
+
+extern "C" const CudaRow mdr_cuda_rows_matmul_tn[] = {{"matmul_tn", {run, NULL, scratch, {}}, NULL, 0, 0}, {}};

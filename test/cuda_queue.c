@@ -1,0 +1,479 @@
+/* The queue of trials: a trial gets the same results, to the last bit, alone and among others, whatever the population, whoever sat
+ * in its slot before and whatever becomes of its neighbours; they are close to the CPU's. Memory that runs out, a device that
+ * fails and a stop lose nothing that had ended. */
+#include "train/train.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+enum { MAX_TRIALS = 8, MAX_EPOCHS = 8 };
+static void ok(Err *e)
+{
+    if (e) fail_msg("%s (%s)", mdr_err_text(e), mdr_err_born(e));
+}
+
+/* What a queue told of its trials. */
+typedef struct Seen {
+    int32_t n, done[MAX_TRIALS], epochs[MAX_TRIALS], n_epoch[MAX_TRIALS], ended, most_running, said, least, halved, ticks;
+    TrialStatus status[MAX_TRIALS];
+    EpochScore epoch[MAX_TRIALS][MAX_EPOCHS];
+    int64_t member_steps;
+    double flops, total_flops, busy;
+    int64_t shrink;                       /* device memory from the first sentence on                                    */
+    bool stop;
+} Seen;
+
+static bool on_tick(void *ctx, const QueueProgress *p)
+{
+    Seen *s = ctx;
+    s->ticks++;
+    s->member_steps = p->member_steps;
+    s->flops = p->flops;
+    s->total_flops = p->total_flops;
+    s->busy = p->busy;
+    if (p->running > s->most_running) s->most_running = p->running;
+    assert_int_equal(p->running + p->waiting + p->ended, s->n);
+    return !s->stop;
+}
+static Err *on_done(void *ctx, int32_t trial, const TrialResult *r)
+{
+    Seen *s = ctx;
+    s->done[trial]++;
+    s->ended++;
+    s->status[trial] = r->status;
+    s->n_epoch[trial] = r->n_epoch;
+    assert_true(r->n_epoch <= MAX_EPOCHS);
+    for (int32_t i = 0; i < r->n_epoch; i++) {
+        s->epoch[trial][i] = r->epoch[i];
+        s->epoch[trial][i].seconds = 0;
+    }
+    return NULL;
+}
+static void on_epoch(void *ctx, int32_t trial, const TrialResult *r)
+{
+    Seen *s = ctx;
+    s->epochs[trial]++;
+    assert_true(r->n_epoch > 0);
+}
+static void set_memory(int64_t bytes)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)bytes);
+    setenv("MDR_EMU_MEMORY", text, 1);
+}
+
+static void on_say(void *ctx, const char *sentence)
+{
+    Seen *s = ctx;
+    const char *at = strstr(sentence, " at a time in ");
+    s->said++;
+    if (strstr(sentence, "not enough GPU memory")) s->halved++;
+    if (at) {                                             /* "..., vocabulary 16: 4 at a time in ..."                        */
+        while (at[-1] >= '0' && at[-1] <= '9') at--;
+        s->least = atoi(at);
+    }
+    if (s->shrink) set_memory(s->shrink);
+}
+
+static Err *queue(const TrialSpec *const *specs, int32_t n, int32_t most, Seen *s)
+{
+    Accel *accel = NULL;
+    QueueWatch w = {s, on_tick, on_done, on_epoch, on_say, most};
+    s->n = n;
+    Err *e = mdr_accel_open(0, &accel);
+    if (!e) e = mdr_train_queue(specs, n, accel, &w);
+    mdr_accel_close(accel);
+    return e;
+}
+
+static ArchList arch_of(const char *text)
+{
+    ArchList l = {0};
+    ok(mdr_model_parse(text, 0, NULL, &l));
+    return l;
+}
+
+static TrialSpec spec_of(const ArchList *a, const char *task, int32_t examples)
+{
+    TrialSpec s = {.arch = a->arch[0], .task = mdr_task_find(task), .seed = 5, .device_class = "cuda-test"};
+    mdr_task_defaults(s.task, &s.setting);
+    mdr_params_default(mdr_model_params, &s.model);
+    mdr_params_default(mdr_train_params, &s.train);
+    s.model.backbone = BACKBONE_LM;
+    s.model.dim = 16;
+    s.setting.seq_len = 16;
+    s.setting.num_train_examples = examples;
+    s.setting.num_test_examples = 24;
+    s.train.batch_size = 8;
+    s.train.lr = 5e-3;
+    s.train.epochs = 2;
+    s.train.early_stop = STOP_NONE;
+    return s;
+}
+
+/* Five trials of one graph that differ in everything a population may differ in. */
+static void five(const ArchList *a, int32_t precision, TrialSpec s[5], const TrialSpec *spec[5])
+{
+    static const int32_t examples[] = {16, 20, 9, 16, 8};
+    for (int i = 0; i < 5; i++) {
+        s[i] = spec_of(a, "noisy-in-context-recall", examples[i]);
+        s[i].train.precision = precision;
+        s[i].seed = (uint64_t)i / 2;
+        spec[i] = &s[i];
+    }
+    s[1].train.lr = 2e-2;
+    s[1].train.scheduler = SCHEDULER_COSINE_STEP;
+    s[1].train.warmup_steps = 2;
+    s[2].setting.frac_noise = 0.4;
+    s[2].setting.num_test_examples = 130;
+    s[3].train.weight_decay = 0.5;
+    s[3].train.clip = 0.1;
+    s[3].train.steps = 3;                                 /* ends within its second epoch                                    */
+    s[4].train.epochs = 3;
+}
+
+static void same(const Seen *a, int32_t i, const Seen *b, int32_t k, const char *what)
+{
+    assert_int_equal(a->done[i], 1);
+    assert_int_equal(b->done[k], 1);
+    if (a->status[i] != b->status[k] || a->n_epoch[i] != b->n_epoch[k]) fail_msg("%s: trial %d ends otherwise", what, i);
+    if (memcmp(a->epoch[i], b->epoch[k], (size_t)a->n_epoch[i] * sizeof(EpochScore)) != 0) fail_msg("%s: trial %d has other results", what, i);
+}
+
+static Seen cpu(const TrialSpec *spec)
+{
+    TrialSpec here = *spec;
+    here.train.precision = PRECISION_FLOAT32;
+    spec = &here;
+    Seen s = {0};
+    Pool *pool = NULL;
+    Trainer *t = NULL;
+    TrainWatch w = {0};
+    ok(mdr_pool_open(1, &pool));
+    ok(mdr_train_open(&spec, 1, pool, &t));
+    ok(mdr_train_run(t, &w));
+    ok(on_done(&s, 0, mdr_train_result(t, 0)));
+    mdr_train_close(t);
+    mdr_pool_close(pool);
+    return s;
+}
+
+static void near(double x, double y, double tol, const char *what)
+{
+    if (!(fabs(x - y) <= tol * fabs(y))) fail_msg("%s: %.9g here, %.9g on the CPU", what, x, y);
+}
+
+static void alone_equals_among_others(int32_t precision, const char *arch)
+{
+    ArchList list = arch_of(arch);
+    TrialSpec s[5];
+    const TrialSpec *spec[5];
+    Seen two = {0}, all = {0};
+    five(&list, precision, s, spec);
+    ok(queue(spec, 5, 2, &two));
+    ok(queue(spec, 5, 5, &all));
+    for (int32_t i = 0; i < 5; i++) {
+        Seen one = {0};
+        ok(queue(&spec[i], 1, 0, &one));
+        same(&two, i, &one, 0, "2 slots");
+        same(&all, i, &one, 0, "5 slots");
+        assert_int_equal(two.epochs[i], two.n_epoch[i]);
+        assert_int_equal(two.n_epoch[i], i == 4 ? 3 : 2);
+        assert_int_equal(two.status[i], TRIAL_DONE);
+        Seen c = cpu(spec[i]);
+        near(two.epoch[i][1].valid.loss, c.epoch[0][1].valid.loss, precision == PRECISION_BF16 ? 2e-2 : 1e-4, "validation loss");
+    }
+    assert_true(two.most_running <= 2 && two.said == 1);
+    assert_int_equal(two.epoch[3][1].step, 3);
+    if (memcmp(&two.epoch[0][1], &two.epoch[4][1], sizeof(EpochScore)) == 0) fail_msg("trials do not differ");
+    mdr_model_archs_free(&list);
+}
+static void float32_alone_equals_among_others(void **state)
+{
+    (void)state;
+    alone_equals_among_others(PRECISION_FLOAT32, "mh-attention(n_heads=2) swiglu(dim_inner=16)");
+}
+static void bf16_alone_equals_among_others(void **state)
+{
+    (void)state;
+    alone_equals_among_others(PRECISION_BF16, "mh-attention(n_heads=2) swiglu(dim_inner=16)");
+}
+
+/* The walk through data and rates is the CPU trainer's: same batches, same order, same schedule, same metrics. */
+static void close_to_the_cpu(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("mh-attention(n_heads=2) swiglu(dim_inner=16)");
+    TrialSpec s[5];
+    const TrialSpec *spec[5];
+    five(&list, PRECISION_FLOAT32, s, spec);
+    Seen gpu = {0};
+    ok(queue(spec, 5, 3, &gpu));
+    for (int32_t i = 0; i < 5; i++) {
+        Seen c = cpu(spec[i]);
+        assert_int_equal(gpu.n_epoch[i], c.n_epoch[0]);
+        assert_int_equal(gpu.status[i], c.status[0]);
+        for (int32_t k = 0; k < c.n_epoch[0]; k++) {
+            const EpochScore *x = &gpu.epoch[i][k], *y = &c.epoch[0][k];
+            assert_int_equal(x->epoch, y->epoch);
+            assert_int_equal(x->step, y->step);
+            near(x->train_loss, y->train_loss, 1e-4, "training loss");
+            near(x->valid.loss, y->valid.loss, 1e-4, "validation loss");
+            near(x->test.loss, y->test.loss, 1e-4, "test loss");
+            near(x->test.ppl, y->test.ppl, 1e-3, "perplexity");
+            near(x->valid.acc + 1, y->valid.acc + 1, 0.02, "accuracy");
+            near(x->valid.acc_macro + 1, y->valid.acc_macro + 1, 0.02, "macro accuracy");
+        }
+    }
+    mdr_model_archs_free(&list);
+}
+
+/* Tasks, lengths and architectures of several graphs in one queue: each in its group, all to their end. */
+static void several_graphs(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("swiglu(dim_inner=16)"), b = arch_of("mlp(dim_inner=16)");
+    TrialSpec s[6] = {spec_of(&a, "in-context-recall", 8), spec_of(&b, "memorization", 8), spec_of(&a, "selective-copying", 8),
+                      spec_of(&a, "in-context-recall", 16), spec_of(&a, "compression", 8), spec_of(&b, "memorization", 8)};
+    const TrialSpec *spec[6];
+    s[1].setting.vocab_size = s[5].setting.vocab_size = 32;
+    s[2].setting.num_tokens_to_copy = 4;
+    s[4].model.backbone = BACKBONE_AUTOENCODER;
+    s[5].seed = 9;
+    for (int i = 0; i < 6; i++) {
+        s[i].train.epochs = 1;
+        spec[i] = &s[i];
+    }
+    Seen seen = {0};
+    ok(queue(spec, 6, 0, &seen));
+    assert_int_equal(seen.said, 4);                       /* two of six share a graph, twice                                 */
+    for (int32_t i = 0; i < 6; i++) {
+        Seen c = cpu(spec[i]);
+        assert_int_equal(seen.done[i], 1);
+        near(seen.epoch[i][0].train_loss, c.epoch[0][0].train_loss, 1e-4, s[i].task->name);
+        near(seen.epoch[i][0].test.loss, c.epoch[0][0].test.loss, 1e-4, s[i].task->name);
+    }
+    mdr_model_archs_free(&a);
+    mdr_model_archs_free(&b);
+}
+
+static void diverged_trial_disturbs_nobody(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    for (int i = 0; i < 4; i++) {
+        s[i] = spec_of(&list, "in-context-recall", 16);
+        s[i].train.optimizer = OPTIMIZER_SGD;
+        s[i].train.epochs = i == 1 ? 8 : 3;
+        s[i].seed = (uint64_t)i;
+        spec[i] = &s[i];
+    }
+    s[1].train.lr = 1e6;
+    s[1].train.weight_decay = 10;
+    Seen all = {0};
+    ok(queue(spec, 4, 2, &all));
+    assert_int_equal(all.status[1], TRIAL_DIVERGED);
+    assert_true(all.n_epoch[1] < 8);
+    for (int32_t i = 0; i < 4; i++) {
+        Seen one = {0};
+        ok(queue(&spec[i], 1, 0, &one));
+        same(&all, i, &one, 0, "beside a diverged trial");
+        if (i != 1) assert_int_equal(all.status[i], TRIAL_DONE);
+    }
+    mdr_model_archs_free(&list);
+}
+
+static void four(const ArchList *list, TrialSpec s[4], const TrialSpec *spec[4])
+{
+    for (int i = 0; i < 4; i++) {
+        s[i] = spec_of(list, "in-context-recall", 16);
+        s[i].seed = (uint64_t)i;
+        s[i].train.epochs = 1;
+        spec[i] = &s[i];
+    }
+}
+
+/* From far too little memory upwards until it is plenty. late: there seemed to be plenty, then somebody else took it. */
+static void little_memory(const TrialSpec *const *spec, const Seen *plenty, bool late)
+{
+    int32_t ran = 0, fewer = 0, failed = 0;
+    for (int64_t memory = 1 << 16; ran == 0 || fewer == ran; memory += memory / 4) {
+        Seen seen = {.shrink = late ? memory : 0};
+        if (!late) set_memory(memory);
+        Err *e = queue(spec, 4, 0, &seen);
+        unsetenv("MDR_EMU_MEMORY");
+        if (e) {
+            assert_non_null(strstr(mdr_err_text(e), "not enough GPU memory"));
+            assert_int_equal(ran + seen.ended, 0);
+            mdr_err_free(e);
+            failed++;
+            continue;
+        }
+        for (int32_t i = 0; i < 4; i++) same(&seen, i, plenty, i, "little memory");
+        ran++;
+        fewer += seen.least < 4;
+        if (late ? seen.least < 4 && !seen.halved : seen.halved) fail_msg("%lld bytes: the estimate is wrong", (long long)memory);
+    }
+    assert_true(failed > 0 && fewer > 0);
+}
+
+static void out_of_memory_halves(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    Seen plenty = {0};
+    four(&list, s, spec);
+    ok(queue(spec, 4, 0, &plenty));
+    assert_int_equal(plenty.least, 4);
+    little_memory(spec, &plenty, false);
+    little_memory(spec, &plenty, true);
+    mdr_model_archs_free(&list);
+}
+
+/* A queue of four in a process of its own, where the device fails at launch `after`; what it told comes back in shared memory. */
+typedef struct Told { Seen seen; char text[512], name[128]; } Told;
+static void apart(const TrialSpec *const *spec, int64_t after, Told *told)
+{
+    memset(told, 0, sizeof *told);
+    pid_t child = fork();
+    if (child == 0) {
+        char text[32];
+        snprintf(text, sizeof text, "%lld", (long long)after);
+        if (after) setenv("MDR_EMU_FAIL_AFTER", text, 1);
+        AccelInfo info = {0};
+        Err *e = mdr_accel_info(0, &info);
+        snprintf(told->name, sizeof told->name, "%s", info.name);
+        if (!e) e = queue(spec, 4, 1, &told->seen);
+        if (e) snprintf(told->text, sizeof told->text, "%d %s", mdr_err_code(e), mdr_err_text(e));
+        mdr_err_free(e);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* First of the tests: launches are counted from the start of the process. */
+static void a_device_that_fails(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    four(&list, s, spec);
+    Told *told = mmap(NULL, 2 * sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(told != MAP_FAILED);
+    Told *whole = &told[0], *part = &told[1];
+    apart(spec, 0, whole);
+    assert_string_equal(whole->text, "");
+    int32_t some = 0;
+    for (int64_t after = 20; ; after += after / 3) {      /* from its first steps to its end                                 */
+        apart(spec, after, part);
+        if (!part->text[0]) break;
+        if (!strstr(part->text, "the GPU failed") || part->text[0] != '1') fail_msg("%s", part->text);
+        if (!strstr(part->text, whole->name)) fail_msg("%s: not by name", part->text);
+        int32_t done = 0;
+        for (int32_t i = 0; i < 4; i++) {
+            done += part->seen.done[i];
+            if (part->seen.done[i]) same(&part->seen, i, &whole->seen, i, "before the device failed");
+        }
+        assert_int_equal(done, part->seen.ended);
+        some += done > 0 && done < 4;
+    }
+    assert_true(some > 0);
+    munmap(told, 2 * sizeof *told);
+    mdr_model_archs_free(&list);
+}
+
+static void a_stop(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    four(&list, s, spec);
+    Seen seen = {.stop = true};
+    for (int i = 0; i < 4; i++) s[i].train.epochs = 100000;
+    Err *e = queue(spec, 4, 2, &seen);
+    assert_non_null(e);
+    assert_int_equal(mdr_err_code(e), MDR_STOPPED);
+    assert_int_equal(seen.ended, 0);
+    assert_int_equal(seen.ticks, 1);
+    assert_true(seen.flops > 0 && seen.flops < seen.total_flops && seen.member_steps > 0 && seen.busy >= 0);
+    mdr_err_free(e);
+    mdr_model_archs_free(&list);
+}
+
+static Err *cannot_store(void *ctx, int32_t trial, const TrialResult *r)
+{
+    (void)trial, (void)r;
+    ++*(int *)ctx;
+    return MDR_ERR_USER("the disk is full");
+}
+static void an_error_of_the_caller(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    Accel *accel = NULL;
+    int calls = 0;
+    QueueWatch w = {.ctx = &calls, .done = cannot_store};
+    four(&list, s, spec);
+    ok(mdr_accel_open(0, &accel));
+    Err *e = mdr_train_queue(spec, 4, accel, &w);
+    assert_non_null(e);
+    assert_string_equal(mdr_err_text(e), "the disk is full");
+    assert_int_equal(calls, 1);
+    mdr_err_free(e);
+    mdr_accel_close(accel);
+    mdr_model_archs_free(&list);
+}
+
+static void the_cpu_refuses_bf16(void **state)
+{
+    (void)state;
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s = spec_of(&list, "in-context-recall", 8);
+    const TrialSpec *spec = &s;
+    Trainer *t = NULL;
+    Pool *pool = NULL;
+    char a[65], b[65];
+    mdr_train_key(&s, a);
+    s.train.precision = PRECISION_BF16;
+    mdr_train_key(&s, b);
+    assert_string_not_equal(a, b);
+    s.train.precision = PRECISION_FLOAT32;
+    s.device_class = NULL;
+    mdr_train_key(&s, b);
+    assert_string_not_equal(a, b);
+    s.train.precision = PRECISION_BF16;
+    ok(mdr_pool_open(1, &pool));
+    Err *e = mdr_train_open(&spec, 1, pool, &t);
+    assert_non_null(e);
+    assert_null(t);
+    assert_string_equal(mdr_err_text(e), "precision bf16 needs a GPU: --device cuda");
+    mdr_err_free(e);
+    mdr_pool_close(pool);
+    mdr_model_archs_free(&list);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_device_that_fails), cmocka_unit_test(float32_alone_equals_among_others),
+                                       cmocka_unit_test(bf16_alone_equals_among_others),
+                                       cmocka_unit_test(close_to_the_cpu), cmocka_unit_test(several_graphs),
+                                       cmocka_unit_test(diverged_trial_disturbs_nobody), cmocka_unit_test(out_of_memory_halves),
+                                       cmocka_unit_test(a_stop), cmocka_unit_test(an_error_of_the_caller), cmocka_unit_test(the_cpu_refuses_bf16)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
