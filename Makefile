@@ -86,7 +86,7 @@ NVCC_FLAGS := -std=c++20 -O3 -lineinfo -Isrc -I$(GEN) $(foreach a,$(CUDA_ARCH),-
 EMU_FLAGS := -x c++ -std=c++20 -O1 -g -D_GNU_SOURCE -DMDR_CUDA -DMDR_CUDA_EMULATED -Isrc -I$(GEN) -Itest/emulator -fvisibility=hidden \
         -pthread -Wall -Wextra -Wno-unknown-pragmas -MMD -MP $(or $(san_$(SAN)),-fsanitize=alignment -fsanitize-undefined-trap-on-error) $(CPPFLAGS)
 # The runtime is linked in and opens the driver itself: a binary built with CUDA starts on a machine without one.
-CUDA_LIBS := $(if $(nvcc),-L$(dir $(nvcc))../lib64 -lcudart_static -lrt -ldl -lpthread) $(if $(EMU),-lstdc++)
+CUDA_LIBS := $(if $(nvcc),-L$(dir $(nvcc))../lib64 -lcudart_static -lstdc++ -lrt -ldl -lpthread) $(if $(EMU),-lstdc++)
 
 # ---- sources; generated tables (a file is rewritten only if its text changes)
 no_tables := clean deps deps-all help

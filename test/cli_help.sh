@@ -3,7 +3,7 @@
 . "$(dirname "$0")/cli/cli.sh"
 "$MADRAS" > overview.out 2>&1
 golden overview
-for c in bench data list show train; do
+for c in bench check data list show train; do
     "$MADRAS" $c --help > help-$c.out 2>&1
     golden help-$c
     "$MADRAS" help $c > again.out 2>&1

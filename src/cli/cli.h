@@ -17,7 +17,7 @@ typedef struct OptionDef {
 #define MDR_CLI_STORE {"store", OPT_TEXT, "FILE", "trials (default: $MADRAS_STORE, else in ~/.local/state)", 0, 0, false}
 #define MDR_CLI_THREADS {"threads", OPT_INT, "N", "worker threads (default: what this machine gives)", 1, 1024, false}
 #define MDR_CLI_DEVICE                                                                                                 \
-    {"device", OPT_TEXT, "DEVICE", "auto, cpu, cuda, cuda:N (default: protocol's, else auto)", 0, 0, false},            \
+    {"device", OPT_TEXT, "DEVICE", "auto, cpu, cuda[:N] (default: protocol's or auto)", 0, 0, false},            \
     {"precision", OPT_TEXT, "P", "float32, or bf16 on a GPU; as --set precision=P", 0, 0, false}
 #define MDR_CLI_JSON {"json", OPT_FLAG, NULL, "print JSON instead of text", 0, 0, false}
 #define MDR_CLI_CONFIG {"config", OPT_TEXT, "FILE", "YAML read after the protocol", 0, 0, false}

@@ -17,7 +17,7 @@ Err *mdr_cli_print_json(json_t *o, size_t flags);         /* one object and a ne
 void mdr_cli_time_text(double seconds, char buf[32]);      /* "40 s", "12 min", "3.5 h", "9 days"                       */
 Err *mdr_cli_measure(const Args *a, bool json, Text *out);   /* measure.c: list ops --measure                              */
 Err *mdr_cli_print_plan(const Args *a, const TrialSpec *spec);   /* train_plan.c: train --plan                           */
-/* device.c: the device that --device, protocol and precision ask for; NULL: the CPU. Sets p->device_class. */
+/* devices.c: the device that --device, protocol and precision ask for; NULL: the CPU. Sets p->device_class. */
 Err *mdr_cli_device(const Args *a, Protocol *p, Accel **accel);
 void mdr_cli_list_devices(Text *t, json_t *rows);
 /* settle.c: the options that say what is run, the same for bench and train. */

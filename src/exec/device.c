@@ -20,8 +20,7 @@ bool mdr_exec_storage(const OpDef *op)
 bool mdr_exec_has(const OpDef *op, void *device)
 {
     const DeviceDef *d = device;
-    if (mdr_exec_storage(op)) return true;
-    if (op == &mdr_ir_op_scan || op == &mdr_ir_op_scan_grad) return !d->accel;      /* loop.c walks the host's memory        */
+    if (mdr_exec_storage(op) || op == &mdr_ir_op_scan || op == &mdr_ir_op_scan_grad) return true;
     Node n = {.op = op};
     return d->accel ? mdr_op_has_cuda(op) : d->kernel(&n) != NULL;
 }

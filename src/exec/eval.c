@@ -39,7 +39,8 @@ static void read_output(const Exec *e, const Plan *p, const EvalSpec *spec, int3
             for (int64_t r = 0; r < n / cols; r++)
                 for (int64_t c = 0; c < cols; c++) {
                     const void *x = (const char *)mdr_exec_output(e, m, i) + (q * s->seq + r * s->ld + c) * s->size;
-                    *y++ = t->dtype == DT_I32 ? *(const int32_t *)x : s->size == 2 ? from_bf16(x) : s->size == 4 ? (double)*(const float *)x : *(const double *)x;
+                    if (t->dtype == DT_I32) *y++ = *(const int32_t *)x;
+                    else *y++ = s->size == 2 ? from_bf16(x) : s->size == 4 ? (double)*(const float *)x : *(const double *)x;
                 }
 }
 

@@ -325,7 +325,6 @@ static Err *emit(Layout *l, int32_t i, Instr *in)
         in->add = 1;
     }
     if (n->op == &mdr_ir_op_scan || n->op == &mdr_ir_op_scan_grad) {
-        if (p->spec.device->accel) return mdr_ir_shape_error(n, "a GPU runs no scan of a body: --device cpu, or an op with a kernel of its own");
         MDR_TRY(mdr_exec_plan_body(n->body, p, &in->body));
         if (n->op == &mdr_ir_op_scan_grad) MDR_TRY(mdr_exec_plan_body(n->body_grad, p, &in->body_grad));
         return NULL;

@@ -5,7 +5,8 @@
  * Scratch of a scan:       [ body's STEP | SLICE | LANE | POST | carries A | carries B | gathered xs | consts ]
  * Scratch of a scan_grad:  [ forward body's places | gradient body's places | carries of one chunk (C + 1) | dcarries A, B |
  *                            gathered xs, dys | consts ]
- * (and for each body a word for LoopHands.begin.) Every body input is dense: xs rows and strided consts are gathered. All pieces are [member][sequence][numel]. */
+ * (and for each body a word for LoopHands.begin). Every body input is dense: xs rows and strided consts are gathered. All pieces are
+ * [member][sequence][numel]. */
 #include "exec/internal.h"
 #include <string.h>
 
@@ -101,6 +102,7 @@ static void body_feed(Body *b, int32_t k, const Piece *x)
 }
 
 typedef struct Scan {
+    const LoopHands *hands;
     const Node *n;
     const ScanAttr *a;
     Extent e;
@@ -124,56 +126,89 @@ static Shape body_output(const Scan *z, int32_t k)
     return z->n->body->node[v.node].out[v.out].shape;
 }
 
+/* The outer plan's bodies in scratch; c->at NULL: only the size. */
 static void scan_carve(Scan *z, const Instr *in, Carver *c, Extent e)
 {
     bool grad = in->body_grad != NULL;
-    *z = (Scan){.n = in->node, .a = in->node->attr, .e = e};
+    *z = (Scan){.n = in->node, .a = in->node->attr, .e = e, .hands = hands_of(in->body)};
     const ScanAttr *a = z->a;
-    int32_t real = in->body->real, n_state = a->n_carry + a->n_xs + a->n_const;
+    int32_t n_state = a->n_carry + a->n_xs + a->n_const;
+    c->align = mdr_exec_align(in->body);
     body_carve(&z->fwd, in->body, c, e);
     if (grad) body_carve(&z->bwd, in->body_grad, c, e);
     for (int32_t k = 0; k < n_state; k++) {
         const Type *t = body_input(z, k);
         int64_t n = mdr_numel(t->shape);
+        int32_t size = mdr_exec_size(in->body, t->dtype);
         z->xcols[k] = mdr_cols(t->shape);
         bool seq = t->axes & MDR_AXIS_SEQ;
         if (k < a->n_carry) {
-            z->carry[k] = piece(c, n, real, true, e);
-            z->next[k] = piece(c, n, real, true, e);
+            z->carry[k] = piece(c, n, size, true, e);
+            z->next[k] = piece(c, n, size, true, e);
             if (!grad) continue;
-            z->hist[k] = piece(c, n * (a->chunk + 1), real, true, e);
-            z->dcarry[k] = piece(c, n, real, true, e);
-            z->dnext[k] = piece(c, n, real, true, e);
+            z->hist[k] = piece(c, n * (a->chunk + 1), size, true, e);
+            z->dcarry[k] = piece(c, n, size, true, e);
+            z->dnext[k] = piece(c, n, size, true, e);
         } else {
-            z->x[k] = piece(c, n, real, seq, e);
-            if (grad) z->dx[k] = piece(c, n, real, seq, e);
+            z->x[k] = piece(c, n, size, seq, e);
+            if (grad) z->dx[k] = piece(c, n, size, seq, e);
         }
     }
-    for (int32_t k = 0; grad && k < a->n_ys; k++) z->dy[k] = piece(c, mdr_numel(body_output(z, a->n_carry + k)), real, true, e);
+    for (int32_t k = 0; grad && k < a->n_ys; k++) z->dy[k] = piece(c, mdr_numel(body_output(z, a->n_carry + k)), in->body->real, true, e);
 }
 
 size_t mdr_exec_scan_scratch(const Instr *in, Extent e)
 {
     Scan z;
-    Carver c = {NULL, 0};
+    Carver c = {0};
     scan_carve(&z, in, &c, e);
     return c.used;
 }
 
-static void gather_carry(const Scan *z, const Arg *from, const Piece *to, int32_t k)
+/* ---- moving: all sequences of a piece, or its one value ---- */
+static void move(const Scan *z, bool add, const Arg *to, const Arg *from, bool seq, int64_t rows, int64_t cols)
 {
-    move_rows(GATHER, from, to, z->e, 0, to->n / z->xcols[k], z->xcols[k]);
+    z->hands->move(&z->fwd.f, add, to, from, (Extent){z->e.n_member, seq ? z->e.n_seq : 1}, rows, cols);
 }
-static void gather_consts(Scan *z, const Call *c)
+/* Rows [row, ..) of a strided argument, as many as the piece has, into the piece or out of it. */
+static void gather(const Scan *z, const Arg *from, const Piece *to, int64_t row, int64_t cols)
 {
-    for (int32_t k = z->a->n_carry + z->a->n_xs; k < z->a->n_carry + z->a->n_xs + z->a->n_const; k++) gather_carry(z, &c->in[k], &z->x[k], k);
+    Arg x = from_row(*from, row), y = piece_arg(to, z->e, 0, cols);
+    move(z, false, &y, &x, to->seq, to->n / cols, cols);
 }
-static void gather_xs(Scan *z, const Call *c, int32_t t)
+static void scatter(const Scan *z, bool add, const Arg *to, const Piece *from, int64_t row, int64_t cols)
 {
-    for (int32_t k = z->a->n_carry; k < z->a->n_carry + z->a->n_xs; k++) {
-        int64_t rows = z->x[k].n / z->xcols[k];
-        move_rows(GATHER, &c->in[k], &z->x[k], z->e, t * rows, rows, z->xcols[k]);
-    }
+    Arg y = from_row(*to, row), x = piece_arg(from, z->e, 0, cols);
+    move(z, add, &y, &x, from->seq, from->n / cols, cols);
+}
+static void zero(const Scan *z, const Piece *p)
+{
+    Arg y = piece_arg(p, z->e, 0, p->n);
+    move(z, false, &y, &(Arg){0}, p->seq, 1, p->n);
+}
+/* Output i of a body into a piece, or added to it. */
+static void body_read(const Scan *z, const Body *b, int32_t i, bool add, const Piece *to, int64_t cols)
+{
+    Arg x = mdr_exec_arg(b->p, &b->f, &b->p->output[i]), y = piece_arg(to, z->e, 0, cols);
+    move(z, add, &y, &x, to->seq, to->n / cols, cols);
+}
+/* Between the carries and step i of a chunk's history. */
+static void remember(const Scan *z, int32_t k, int32_t i, bool recall)
+{
+    const int64_t n = z->carry[k].n;
+    Arg now = piece_arg(&z->carry[k], z->e, 0, n), then = piece_arg(&z->hist[k], z->e, i * n, n);
+    move(z, false, recall ? &now : &then, recall ? &then : &now, true, 1, n);
+}
+static void swap(Piece *a, Piece *b) { Piece p = *a; *a = *b; *b = p; }
+
+static void gather_consts(const Scan *z, const Call *c)
+{
+    for (int32_t k = z->a->n_carry + z->a->n_xs; k < z->a->n_carry + z->a->n_xs + z->a->n_const; k++)
+        gather(z, &c->in[k], &z->x[k], 0, z->xcols[k]);
+}
+static void gather_xs(const Scan *z, const Call *c, int32_t t)
+{
+    for (int32_t k = z->a->n_carry; k < z->a->n_carry + z->a->n_xs; k++) gather(z, &c->in[k], &z->x[k], t * (z->x[k].n / z->xcols[k]), z->xcols[k]);
 }
 static void feed_state(const Scan *z, Body *b, const Piece *carry)
 {
@@ -185,22 +220,22 @@ static void step_forward(Scan *z)
 {
     feed_state(z, &z->fwd, z->carry);
     mdr_exec_phase(z->fwd.p, PH_SEQ, &z->fwd.f);
-    for (int32_t k = 0; k < z->a->n_carry; k++) body_read(&z->fwd, k, &z->next[k], GATHER, z->xcols[k]);
-    for (int32_t k = 0; k < z->a->n_carry; k++) { Piece p = z->carry[k]; z->carry[k] = z->next[k]; z->next[k] = p; }
+    for (int32_t k = 0; k < z->a->n_carry; k++) body_read(z, &z->fwd, k, false, &z->next[k], z->xcols[k]);
+    for (int32_t k = 0; k < z->a->n_carry; k++) swap(&z->carry[k], &z->next[k]);
 }
 
-static void run_scan(Scan *z, const Call *c)
+static void run_scan(Scan *z, const Call *c, const Frame *f)
 {
     const ScanAttr *a = z->a;
     gather_consts(z, c);
     feed_state(z, &z->fwd, z->carry);
-    body_begin(&z->fwd);
-    for (int32_t k = 0; k < a->n_carry; k++) gather_carry(z, &c->in[k], &z->carry[k], k);
+    body_begin(&z->fwd, c, f);
+    for (int32_t k = 0; k < a->n_carry; k++) gather(z, &c->in[k], &z->carry[k], 0, z->xcols[k]);
     for (int32_t i = 0; i < a->length; i++) {
         int32_t t = a->reverse ? a->length - 1 - i : i;
         for (int32_t k = 0; k < a->n_carry && i % a->chunk == 0; k++) {
             const Arg *saved = &c->out[a->n_carry + a->n_ys + k];
-            if (saved->data) move_rows(SCATTER, saved, &z->carry[k], z->e, i / a->chunk, 1, z->carry[k].n);
+            if (saved->data) scatter(z, false, saved, &z->carry[k], i / a->chunk, z->carry[k].n);
         }
         gather_xs(z, c, t);
         step_forward(z);
@@ -209,17 +244,12 @@ static void run_scan(Scan *z, const Call *c)
             if (!y->data) continue;
             Arg from = mdr_exec_arg(z->fwd.p, &z->fwd.f, &z->fwd.p->output[a->n_carry + k]);
             Shape s = body_output(z, a->n_carry + k);
-            int64_t rows = mdr_rows(s), cols = mdr_cols(s);
-            for (int32_t m = 0; m < z->e.n_member; m++)
-                for (int32_t q = 0; q < z->e.n_seq; q++)
-                    for (int64_t r = 0; r < rows; r++)
-                        memcpy((char *)y->data + (m * y->member + q * y->seq + (t * rows + r) * y->ld) * z->fwd.p->real,
-                               (const char *)from.data + (m * from.member + q * from.seq + r * from.ld) * z->fwd.p->real,
-                               (size_t)(cols * z->fwd.p->real));
+            Arg to = from_row(*y, t * mdr_rows(s));
+            move(z, false, &to, &from, true, mdr_rows(s), mdr_cols(s));
         }
     }
     for (int32_t k = 0; k < a->n_carry; k++)
-        if (c->out[k].data) move_rows(SCATTER, &c->out[k], &z->carry[k], z->e, 0, z->carry[k].n / z->xcols[k], z->xcols[k]);
+        if (c->out[k].data) scatter(z, false, &c->out[k], &z->carry[k], 0, z->xcols[k]);
 }
 
 /* The carries at every step of chunk q, recomputed from its saved start. */
@@ -227,13 +257,9 @@ static void rebuild_chunk(Scan *z, const Call *c, int32_t first, int32_t count)
 {
     const ScanAttr *a = z->a;
     int32_t saved = a->n_carry + a->n_xs + a->n_const;
-    for (int32_t k = 0; k < a->n_carry; k++) move_rows(GATHER, &c->in[saved + k], &z->carry[k], z->e, first / a->chunk, 1, z->carry[k].n);
+    for (int32_t k = 0; k < a->n_carry; k++) gather(z, &c->in[saved + k], &z->carry[k], first / a->chunk, z->carry[k].n);
     for (int32_t i = 0; i < count; i++) {
-        for (int32_t k = 0; k < a->n_carry; k++)
-            for (int32_t m = 0; m < z->e.n_member; m++)
-                for (int32_t s = 0; s < z->e.n_seq; s++)
-                    memcpy(piece_at(&z->hist[k], z->e, m, s) + i * z->carry[k].n * z->carry[k].size, piece_at(&z->carry[k], z->e, m, s),
-                           (size_t)(z->carry[k].n * z->carry[k].size));
+        for (int32_t k = 0; k < a->n_carry; k++) remember(z, k, i, false);
         if (i + 1 == count) break;
         gather_xs(z, c, a->reverse ? a->length - 1 - (first + i) : first + i);
         step_forward(z);
@@ -244,16 +270,12 @@ static void step_backward(Scan *z, const Call *c, int32_t t, int32_t in_chunk)
 {
     const ScanAttr *a = z->a;
     int32_t n_state = a->n_carry + a->n_xs + a->n_const, d = n_state + a->n_carry;     /* first of d(carry), d(ys) inputs    */
-    for (int32_t k = 0; k < a->n_carry; k++)
-        for (int32_t m = 0; m < z->e.n_member; m++)
-            for (int32_t s = 0; s < z->e.n_seq; s++)
-                memcpy(piece_at(&z->carry[k], z->e, m, s), piece_at(&z->hist[k], z->e, m, s) + in_chunk * z->carry[k].n * z->carry[k].size,
-                       (size_t)(z->carry[k].n * z->carry[k].size));
+    for (int32_t k = 0; k < a->n_carry; k++) remember(z, k, in_chunk, true);
     gather_xs(z, c, t);
     for (int32_t k = 0; k < a->n_ys; k++) {
         const Arg *dy = &c->in[d + a->n_carry + k];
         Shape s = body_output(z, a->n_carry + k);
-        if (dy->data) move_rows(GATHER, dy, &z->dy[k], z->e, t * mdr_rows(s), mdr_rows(s), mdr_cols(s));
+        if (dy->data) gather(z, dy, &z->dy[k], t * mdr_rows(s), mdr_cols(s));
     }
     feed_state(z, &z->bwd, z->carry);
     for (int32_t k = 0; k < a->n_carry; k++) body_feed(&z->bwd, n_state + k, &z->dcarry[k]);
@@ -262,28 +284,26 @@ static void step_backward(Scan *z, const Call *c, int32_t t, int32_t in_chunk)
     for (int32_t k = 0; k < n_state; k++) {
         bool there = z->bwd.p->output[k].place != PL_NONE;
         if (k < a->n_carry) {
-            if (there) body_read(&z->bwd, k, &z->dnext[k], GATHER, z->xcols[k]);
-            else piece_zero(&z->dnext[k], z->e);
+            if (there) body_read(z, &z->bwd, k, false, &z->dnext[k], z->xcols[k]);
+            else zero(z, &z->dnext[k]);
         } else if (k < a->n_carry + a->n_xs) {
-            const Arg *dx = &c->out[k];
-            if (!dx->data || !there) continue;
-            body_read(&z->bwd, k, &z->dx[k], GATHER, z->xcols[k]);
-            int64_t rows = z->dx[k].n / z->xcols[k];
-            move_rows(SCATTER, dx, &z->dx[k], z->e, t * rows, rows, z->xcols[k]);
+            if (!c->out[k].data || !there) continue;
+            body_read(z, &z->bwd, k, false, &z->dx[k], z->xcols[k]);
+            scatter(z, false, &c->out[k], &z->dx[k], t * (z->dx[k].n / z->xcols[k]), z->xcols[k]);
         } else if (there && z->dx[k].seq) {
-            body_read(&z->bwd, k, &z->dx[k], ACCUMULATE, z->xcols[k]);
+            body_read(z, &z->bwd, k, true, &z->dx[k], z->xcols[k]);
         }
     }
-    for (int32_t k = 0; k < a->n_carry; k++) { Piece p = z->dcarry[k]; z->dcarry[k] = z->dnext[k]; z->dnext[k] = p; }
+    for (int32_t k = 0; k < a->n_carry; k++) swap(&z->dcarry[k], &z->dnext[k]);
 }
 
 /* A sum over the slice that nobody accumulates stands at its first sequence; the others' share of it is zero. */
-static void zero_other_sequences(const Arg *out, const Piece *p, Extent e, int64_t cols)
+static void zero_other_sequences(const Scan *z, const Arg *out, const Piece *p, int64_t cols)
 {
-    for (int32_t m = 0; m < e.n_member; m++)
-        for (int32_t s = 1; s < e.n_seq && out->seq; s++)
-            for (int64_t r = 0; r < p->n / cols; r++)
-                memset((char *)out->data + (m * out->member + s * out->seq + r * out->ld) * p->size, 0, (size_t)(cols * p->size));
+    Arg first = piece_arg(p, z->e, 0, cols), all = *out;
+    if (!out->seq) return;
+    move(z, false, &all, &(Arg){0}, true, p->n / cols, cols);
+    move(z, false, &all, &first, false, p->n / cols, cols);
 }
 
 /* After the last step: accumulators shared by the sequences lie in the gradient body's lane; fold, POST, read. */
@@ -291,40 +311,37 @@ static void finish_grad(Scan *z, const Call *c)
 {
     const ScanAttr *a = z->a;
     const Plan *p = z->bwd.p;
-    for (int32_t m = 0; m < z->e.n_member; m++) {
-        char *lane = z->bwd.f.base[PL_LANE] + m * p->size[PL_LANE], *post = z->bwd.f.base[PL_POST] + m * p->size[PL_POST];
-        mdr_exec_fold_reals(p, &lane, 1, post, 0, p->lane_reals);
-        mdr_exec_fold_sums(p, &lane, 1, post);
-    }
+    z->hands->fold(p, &z->bwd.f);
     mdr_exec_phase(p, PH_POST, &z->bwd.f);
     for (int32_t k = 0; k < a->n_carry; k++)
-        if (c->out[k].data) move_rows(SCATTER, &c->out[k], &z->dcarry[k], z->e, 0, z->dcarry[k].n / z->xcols[k], z->xcols[k]);
+        if (c->out[k].data) scatter(z, false, &c->out[k], &z->dcarry[k], 0, z->xcols[k]);
     for (int32_t k = a->n_carry + a->n_xs; k < a->n_carry + a->n_xs + a->n_const; k++) {
         const Arg *out = &c->out[k];
+        bool add = (c->add >> k) & 1u;
         if (!out->data || p->output[k].place == PL_NONE) continue;
-        if (!z->dx[k].seq) body_read(&z->bwd, k, &z->dx[k], GATHER, z->xcols[k]);
-        Move how = (c->add >> k) & 1u ? ACCUMULATE : SCATTER;
-        move_rows(how, out, &z->dx[k], z->e, 0, z->dx[k].n / z->xcols[k], z->xcols[k]);
-        if (how == SCATTER && !z->dx[k].seq) zero_other_sequences(out, &z->dx[k], z->e, z->xcols[k]);
+        if (!z->dx[k].seq) body_read(z, &z->bwd, k, false, &z->dx[k], z->xcols[k]);
+        if (add || z->dx[k].seq) scatter(z, add, out, &z->dx[k], 0, z->xcols[k]);
+        else if (out->seq) zero_other_sequences(z, out, &z->dx[k], z->xcols[k]);
+        else scatter(z, false, out, &z->dx[k], 0, z->xcols[k]);
     }
 }
 
-static void run_scan_grad(Scan *z, const Call *c)
+static void run_scan_grad(Scan *z, const Call *c, const Frame *f)
 {
     const ScanAttr *a = z->a;
     int32_t n_state = a->n_carry + a->n_xs + a->n_const, d = n_state + a->n_carry;
     gather_consts(z, c);
     feed_state(z, &z->fwd, z->carry);
     feed_state(z, &z->bwd, z->carry);
-    body_begin(&z->fwd);
-    body_begin(&z->bwd);
+    body_begin(&z->fwd, c, f);
+    body_begin(&z->bwd, c, f);
     for (int32_t k = 0; k < a->n_carry; k++) {
-        if (c->in[d + k].data) gather_carry(z, &c->in[d + k], &z->dcarry[k], k);
-        else piece_zero(&z->dcarry[k], z->e);
+        if (c->in[d + k].data) gather(z, &c->in[d + k], &z->dcarry[k], 0, z->xcols[k]);
+        else zero(z, &z->dcarry[k]);
     }
     for (int32_t k = 0; k < a->n_ys; k++)
-        if (!c->in[d + a->n_carry + k].data) piece_zero(&z->dy[k], z->e);
-    for (int32_t k = a->n_carry + a->n_xs; k < n_state; k++) piece_zero(&z->dx[k], z->e);
+        if (!c->in[d + a->n_carry + k].data) zero(z, &z->dy[k]);
+    for (int32_t k = a->n_carry + a->n_xs; k < n_state; k++) zero(z, &z->dx[k]);
     for (int32_t first = (a->length - 1) / a->chunk * a->chunk; first >= 0; first -= a->chunk) {
         int32_t count = a->length - first < a->chunk ? a->length - first : a->chunk;
         rebuild_chunk(z, c, first, count);
@@ -336,8 +353,10 @@ static void run_scan_grad(Scan *z, const Call *c)
 void mdr_exec_scan(const Instr *in, const Call *c, const Frame *f)
 {
     Scan z;
-    Carver carver = {f->scratch, 0};
+    Carver carver = {.at = f->scratch};
     scan_carve(&z, in, &carver, c->extent);
-    if (in->body_grad) run_scan_grad(&z, c);
-    else run_scan(&z, c);
+    z.fwd.f.stream = f->stream;                       /* what is moved before the body begins goes the same way              */
+    z.fwd.f.n_seq = c->n_seq;
+    if (in->body_grad) run_scan_grad(&z, c, f);
+    else run_scan(&z, c, f);
 }

@@ -18,7 +18,8 @@ static void begin(const Plan *p, Frame *f, int32_t *always)
     Arg post = {f->base[PL_POST], p->size[PL_POST] / 4, 0, p->size[PL_POST] / 4, 4};
     char *table = mdr_alloc((size_t)p->size[PL_CONST] + 1);
     mdr_exec_consts(p, table);
-    if (p->n_table > 0) mdr_cuda_write(f->stream, f->base[PL_CONST], table, p->size[PL_CONST] / 4);
+    for (int32_t i = 0; i < p->n_table; i++)
+        mdr_cuda_write(f->stream, f->base[PL_CONST] + p->table[i].at, table + p->table[i].at, mdr_numel(p->table[i].attr->shape));
     mdr_free(table);
     mdr_cuda_write(f->stream, always, &one, 1);
     f->base[PL_LANE] = all.base[PL_LANE] = f->base[PL_POST];

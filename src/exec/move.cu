@@ -33,7 +33,7 @@ static __global__ void __launch_bounds__(WORDS) write_words(uint32_t *to, Words 
 extern "C" void mdr_cuda_write(void *stream, void *to, const void *from, int64_t n)
 {
     for (int64_t i = 0; i < n; i += WORDS) {
-        const int32_t now = (int32_t)(n - i < WORDS ? n - i : WORDS);
+        const int32_t now = (int32_t)(n - i < (int64_t)WORDS ? n - i : (int64_t)WORDS);
         Words w;
         memset(&w, 0, sizeof w);
         memcpy(w.x, (const uint32_t *)from + i, (size_t)now * 4);

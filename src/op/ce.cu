@@ -35,7 +35,8 @@ template <bool BLOCK> static __device__ __forceinline__ float team_sum(float x, 
 }
 /* The largest logit of a row and the sum of exp(x - largest). */
 template <int N, bool BLOCK>
-static __device__ __forceinline__ void soften(const Row<N> &h, const Arg &x, int64_t at, uint32_t pieces, uint32_t lane, uint32_t lanes, float *shared, float *top, float *sum)
+static __device__ __forceinline__ void soften(const Row<N> &h, const Arg &x, int64_t at, uint32_t pieces, uint32_t lane, uint32_t lanes, float *shared,
+                                              float *top, float *sum)
 {
     constexpr int W = WIDTH(N);
     float v[W], most = -INFINITY, all = 0.0f;

@@ -26,17 +26,17 @@ static __device__ __forceinline__ int plane_at(int channel) { return channel * P
 
 /* x, of which the compiler forgets that it knew it: what follows from it is computed anew, once a tile, where it would have kept
  * registers that the products need. */
-static __device__ __forceinline__ int fresh(unsigned x)
+static __device__ __forceinline__ unsigned fresh(unsigned x)
 {
     asm volatile("" : "+r"(x));
-    return (int)x;
+    return x;
 }
 /* Which part of a tile a thread carries: 8 channels from 8 half on, rows 2 pair and 2 pair + 1, sequences seq and seq + 4. */
 struct Lot { int half, pair, seq, id; };
 static __device__ __forceinline__ Lot my_lot(void)
 {
-    const int id = fresh(threadIdx.x), warp = id / 32;
-    return Lot{id & 1, warp % 8 * 4 + (id >> 1) % 4, warp / 8 * 8 + (id >> 3) % 4, id};
+    const unsigned id = fresh(threadIdx.x), warp = id / 32;
+    return Lot{(int)(id % 2), (int)(warp % 8 * 4 + id / 2 % 4), (int)(warp / 8 * 8 + id / 8 % 4), (int)id};
 }
 /* What a block of threads has: a member, channels from c on, rows from `row` on and before `rows`, sequences before `end`. */
 struct Range { int32_t m, c, row, rows, cols, end; };
@@ -137,7 +137,8 @@ static __device__ __forceinline__ void fill_tables(uint32_t *table, const Long &
  * n, t with n - 2t < LOW lie above the diagonal: T is 0 there. */
 template <int LOW> static __device__ __forceinline__ void multiply(float (*sum)[4], const uint32_t *buffer, const uint32_t *table, int32_t places)
 {
-    const int id = fresh(threadIdx.x), lane = id % 32, warp = id / 32;
+    const unsigned id = fresh(threadIdx.x);
+    const int lane = (int)(id % 32), warp = (int)(id / 32);
     const uint32_t *from = buffer + plane_at(warp) + lane % 16 * LINE + lane / 16 * 4;
     const uint32_t *f = table + warp * table_words(places) + (lane / 4 % 2 ? places / 2 + TABLE : 0) + lane / 8 - lane % 4 + BEFORE;
     uint32_t w[24];                                        /* w[8 + i]: distance 8 i more                                            */
@@ -191,7 +192,7 @@ static __device__ __forceinline__ void put_block(const float (*sum)[4], uint32_t
 /* What the block has: rows from .row on. The longest first. */
 static __device__ __forceinline__ Range my_range(const Long &a, int32_t end)
 {
-    const int32_t x = fresh(blockIdx.x), line = x / a.groups;
+    const int32_t x = (int32_t)fresh(blockIdx.x), line = x / a.groups;
     return Range{(int32_t)blockIdx.z, (x - line * a.groups) * CHANNELS, (a.blocks - 1 - line) * BLOCK, a.rows, a.cols, end};
 }
 static __device__ __forceinline__ Range from_start(Range r) { r.row = 0; return r; }
@@ -288,9 +289,9 @@ static __device__ __forceinline__ void put_diagonals(const float (*sum)[4], floa
 static __device__ __forceinline__ void correlate(float (*sum)[4], uint32_t (*w)[2], const uint32_t *buffer)
 {
     /* rows of 8 sequences, as ldmatrix takes them: of u (0-7, 8-15) by (t', t' + 8), of dy (t, t + 8) by (0-7, 8-15) */
-    const int id = fresh(threadIdx.x), lane = id % 32;
-    const uint32_t *u = buffer + plane_at(id / 32) + lane % 16 * LINE + lane / 16 * 4;
-    const uint32_t *dy = buffer + 2 * BUFFER + plane_at(id / 32) + (lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 4;
+    const unsigned id = fresh(threadIdx.x), lane = id % 32;
+    const uint32_t *u = buffer + plane_at((int)(id / 32)) + lane % 16 * LINE + lane / 16 * 4;
+    const uint32_t *dy = buffer + 2 * BUFFER + plane_at((int)(id / 32)) + (lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 4;
 #pragma unroll
     for (int t = 0; t < TILE / 16; t++) {
         uint32_t a[4];

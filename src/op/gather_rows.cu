@@ -62,7 +62,8 @@ static __device__ __forceinline__ void add_to(float *sum, const float (&v)[4])
 
 /* part: [member][chunk][numbers][cols]; NULL: chunks are of different sums, into out itself. */
 template <typename T, int W>
-static __global__ void __launch_bounds__(ROW_THREADS, 4) scatter_rows(Tall dy, Tall ids, Cut cut, const int32_t *n_seq, Share share, float *part, Arg out, int32_t add)
+static __global__ void __launch_bounds__(ROW_THREADS, 4)
+scatter_rows(Tall dy, Tall ids, Cut cut, const int32_t *n_seq, Share share, float *part, Arg out, int32_t add)
 {
     MDR_SHARED(float, total);                                         /* [span][32 W], then the warps' lists                */
     const int64_t m = blockIdx.z;
@@ -143,7 +144,8 @@ static void run_scatter(const Call *c, int64_t, int64_t)
 }
 static size_t scatter_scratch(const Node *n, Extent e)
 {
-    const int64_t numbers = mdr_rows(n->out[0].shape), chunks = cut_rows(mdr_rows(n->in_type[0].shape), e.n_seq, true, least_rows(numbers), most_chunks(numbers)).count;
+    const int64_t rows = mdr_rows(n->in_type[0].shape), numbers = mdr_rows(n->out[0].shape);
+    const int64_t chunks = cut_rows(rows, e.n_seq, true, least_rows(numbers), most_chunks(numbers)).count;
     return chunks > 1 ? (size_t)(chunks * e.n_member * mdr_numel(n->out[0].shape)) * sizeof(float) : 0;
 }
 

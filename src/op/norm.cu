@@ -10,10 +10,12 @@ struct Normed { const int32_t *n_seq; uint32_t rows, cols, pieces, lanes; float 
 template <int N> struct Weights { typedef float type; };
 template <> struct Weights<0> { typedef any_real type; };
 #define WIDTH(N) ((N) > 0 ? 8 : 1)
+template <int N> using HeldWeight = Held<typename Weights<N>::type, WIDTH(N), N>;
 
 template <typename T, int N, bool CENTRED>
-static __device__ __forceinline__ void norm_row(const Held<T, WIDTH(N), N> &h, const Tall &x, const Held<typename Weights<N>::type, WIDTH(N), N> *weight, const Tall &gain,
-                                                const Tall &bias, const Tall &y, const Tall &mean, const Tall &rstd, const Normed &s, int64_t m, uint32_t q, bool there)
+static __device__ __forceinline__ void norm_row(const Held<T, WIDTH(N), N> &h, const Tall &x, const HeldWeight<N> *weight, const Tall &gain,
+                                                const Tall &bias, const Tall &y, const Tall &mean, const Tall &rstd, const Normed &s, int64_t m,
+                                                uint32_t q, bool there)
 {
     constexpr int W = WIDTH(N);
     const uint32_t lanes = s.lanes, lane = threadIdx.x % lanes, pieces = there ? s.pieces : 0;
@@ -57,7 +59,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) norm(Tall x, Tall gain, Ta
     const uint32_t lane = threadIdx.x % s.lanes, teams = ROW_THREADS / s.lanes, end = (uint32_t)s.n_seq[m] * s.rows;
     const uint32_t first = blockIdx.x * ROUNDS * teams;
     if (first >= end) return;
-    Held<typename Weights<N>::type, W, N> weight[CENTRED ? 2 : 1];
+    HeldWeight<N> weight[CENTRED ? 2 : 1];
     hold(weight[0], gain.a, m * gain.a.member, lane, s.lanes, s.pieces);
     if (CENTRED) hold(weight[CENTRED], bias.a, m * bias.a.member, lane, s.lanes, s.pieces);
     for (uint32_t q = first + threadIdx.x / s.lanes, round = 0; round < ROUNDS; round += AT_ONCE, q += AT_ONCE * teams) {
@@ -81,7 +83,7 @@ static __global__ void __launch_bounds__(ROW_THREADS, N ? 1 : 4) norm_grad(Tall 
     const uint32_t first = blockIdx.x * ROUNDS * teams;
     const float part = 1.0f / (float)s.cols;
     if (first >= end) return;
-    Held<typename Weights<N>::type, W, N> weight;
+    HeldWeight<N> weight;
     hold(weight, gain.a, m * gain.a.member, lane, lanes, s.pieces);
     for (uint32_t q = first + threadIdx.x / lanes, round = 0; round < ROUNDS; round++, q += teams) {
         const bool there = q < end;

@@ -76,7 +76,7 @@ template <int W> static __device__ __forceinline__ void slope(int32_t kind, floa
 template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREADS) unary(Tall x, Tall y, Spread s, int32_t kind, float a)
 {
     const int64_t m = blockIdx.z;
-    const uint32_t begin = blockIdx.x * TURNS * ROW_THREADS, all = spread_count(s, m), end = begin + TURNS * ROW_THREADS < all ? begin + TURNS * ROW_THREADS : all;
+    const uint32_t all = spread_count(s, m), begin = blockIdx.x * TURNS * ROW_THREADS, full = begin + TURNS * ROW_THREADS, end = full < all ? full : all;
     uint32_t j = begin + threadIdx.x, row, piece;
     Piece<T, W> now, next = {};
     if (j >= end) return;
@@ -102,7 +102,7 @@ template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREAD
 template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREADS) unary_grad(Tall v, Tall dy, Tall dx, Spread s, int32_t kind, float a)
 {
     const int64_t m = blockIdx.z;
-    const uint32_t begin = blockIdx.x * TURNS * ROW_THREADS, all = spread_count(s, m), end = begin + TURNS * ROW_THREADS < all ? begin + TURNS * ROW_THREADS : all;
+    const uint32_t all = spread_count(s, m), begin = blockIdx.x * TURNS * ROW_THREADS, full = begin + TURNS * ROW_THREADS, end = full < all ? full : all;
     uint32_t j = begin + threadIdx.x, row, piece;
     Piece<T, W> of, back, next_of = {}, next_back = {};
     if (j >= end) return;

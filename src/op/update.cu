@@ -48,8 +48,8 @@ struct Sgd {
 };
 
 template <typename Rule>
-static __global__ void __launch_bounds__(THREADS) update(const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param, float *m, float *v, const float *grad,
-                                                         int64_t grad_member, const double *norm)
+static __global__ void __launch_bounds__(THREADS)
+update(const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param, float *m, float *v, const float *grad, int64_t grad_member, const double *norm)
 {
     MDR_SHARED(Factors, shared);
     const int64_t member = blockIdx.z, at = (int64_t)blockIdx.x * BLOCK;
@@ -90,7 +90,8 @@ static __device__ double block_sum(double x)
     for (int i = 0; threadIdx.x == 0 && i < THREADS / 32; i++) x += shared[i];
     return x;
 }
-static __global__ void __launch_bounds__(THREADS) square_sums(const int32_t *n_seq, int64_t stride, const float *grad, int64_t grad_member, int64_t pitch, double *partial)
+static __global__ void __launch_bounds__(THREADS)
+square_sums(const int32_t *n_seq, int64_t stride, const float *grad, int64_t grad_member, int64_t pitch, double *partial)
 {
     const int64_t member = blockIdx.z, at = (int64_t)blockIdx.x * BLOCK;
     if (n_seq[member] == 0) return;
@@ -113,19 +114,22 @@ static __global__ void __launch_bounds__(THREADS) norms(const int32_t *n_seq, in
     if (threadIdx.x == 0) norm[member] = sqrt(sum);
 }
 
-extern "C" void mdr_cuda_update(const char *name, void *stream, int32_t n_member, const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param, float *m,
-                                float *v, const float *grad, int64_t grad_member, const double *grad_norm)
+typedef void UpdateKernel(const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param, float *m, float *v, const float *grad, int64_t grad_member,
+                          const double *norm);
+extern "C" void mdr_cuda_update(const char *name, void *stream, int32_t n_member, const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param,
+                                float *m, float *v, const float *grad, int64_t grad_member, const double *grad_norm)
 {
-    static const struct { const char *name; void (*kernel)(const int32_t *, const Hyper *, int64_t, float *, float *, float *, const float *, int64_t, const double *); }
-    rules[] = {{"adamw", update<Adamw>}, {"sgd", update<Sgd>}};
-    for (int i = 0; i < MDR_COUNT(rules); i++)
-        if (strcmp(rules[i].name, name) == 0)
-            MDR_LAUNCH((rules[i].kernel), mdr_grid(mdr_ceil_div(stride, BLOCK), 1, n_member), THREADS, sizeof(Factors), stream, n_seq, hyper, stride, param, m, v, grad,
-                       grad_member, grad_norm);
+    static const struct { const char *name; UpdateKernel *kernel; } rules[] = {{"adamw", update<Adamw>}, {"sgd", update<Sgd>}};
+    const dim3 grid = mdr_grid(mdr_ceil_div(stride, BLOCK), 1, n_member);
+    for (int i = 0; i < MDR_COUNT(rules); i++) {
+        if (strcmp(rules[i].name, name) != 0) continue;
+        UpdateKernel *const kernel = rules[i].kernel;
+        MDR_LAUNCH(kernel, grid, THREADS, sizeof(Factors), stream, n_seq, hyper, stride, param, m, v, grad, grad_member, grad_norm);
+    }
 }
 
-extern "C" void mdr_cuda_grad_norm(void *stream, int32_t n_member, const int32_t *n_seq, int64_t stride, const float *grad, int64_t grad_member, double *partial,
-                                   double *norm)
+extern "C" void mdr_cuda_grad_norm(void *stream, int32_t n_member, const int32_t *n_seq, int64_t stride, const float *grad, int64_t grad_member,
+                                   double *partial, double *norm)
 {
     const int64_t blocks = mdr_ceil_div(stride, BLOCK), pitch = stride / BLOCK + 1;
     const size_t bytes = THREADS / 32 * sizeof(double);
