@@ -14,7 +14,8 @@ template <typename T, int CH> struct alignas(sizeof(T) * CH) Pack { T x[CH]; };
 /* Rows [t0, t0 + n) and columns [k0, k0 + width) of an argument whose sequence begins at `base`, into [n][width]; what lies outside
  * rows and cols becomes zeros. width is a multiple of 16 bytes. Followed by copy_commit. */
 template <typename T>
-static __device__ __forceinline__ void stage(T *to, const Arg &a, int64_t base, int64_t ld, int32_t t0, int32_t n, int32_t rows, int32_t k0, int32_t width, int32_t cols)
+static __device__ __forceinline__ void stage(T *to, const Arg &a, int64_t base, int64_t ld, int32_t t0, int32_t n, int32_t rows, int32_t k0, int32_t width,
+                                             int32_t cols)
 {
     constexpr int V = 16 / (int)sizeof(T);
     const int32_t per = width / V;
@@ -28,7 +29,8 @@ static __device__ __forceinline__ void stage(T *to, const Arg &a, int64_t base, 
 /* Rows of B and of C, which may be columns of some projection: [2][SCAN_CHUNK][N]. Each thread holds its first few values in registers
  * from fetch to keep, so that their way from memory overlaps the work between the two. */
 template <int N> struct Rates { float x[N / 4]; };
-template <int N> static __device__ __forceinline__ float rate(const Arg &bm, const Arg &cm, int64_t base_b, int64_t base_c, int32_t i, int32_t t0, int32_t rows)
+template <int N>
+static __device__ __forceinline__ float rate(const Arg &bm, const Arg &cm, int64_t base_b, int64_t base_c, int32_t i, int32_t t0, int32_t rows)
 {
     const int32_t which = i / (SCAN_CHUNK * N), t = t0 + i / N % SCAN_CHUNK, n = i % N;
     if (t >= rows) return 0.0f;
@@ -44,7 +46,8 @@ static __device__ __forceinline__ void fetch(Rates<N> &r, const Arg &bm, const A
     }
 }
 template <int N>
-static __device__ __forceinline__ void keep(const Rates<N> &r, float *to, const Arg &bm, const Arg &cm, int64_t base_b, int64_t base_c, int32_t t0, int32_t rows)
+static __device__ __forceinline__ void keep(const Rates<N> &r, float *to, const Arg &bm, const Arg &cm, int64_t base_b, int64_t base_c, int32_t t0,
+                                            int32_t rows)
 {
 #pragma unroll
     for (int j = 0; j < N / 4; j++) {

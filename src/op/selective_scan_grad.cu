@@ -15,6 +15,9 @@ struct Backward {
     float *h;                         /* any number of states: [member][sequence][block][dh, da][n_state][THREADS]          */
 };
 enum { SUB = 4, MARKS = 3, KEPT = 8, THREADS = 128 };
+static_assert((MARKS + 1) * SUB == (int)SCAN_CHUNK);
+/* Tiles in shared memory: with floats one, lest fewer blocks fit. */
+template <typename T> constexpr int32_t STAGES = sizeof(T) == 2 ? 2 : 1;
 
 /* Sums of v[0..32) over the lanes that agree in the bits below G, each in a fixed order: lane l gets those of index (l & -G) + 0 .. G. */
 template <int G, int HALF = 16> static __device__ __forceinline__ void trade(float v[32], int lane)
@@ -28,18 +31,70 @@ template <int G, int HALF = 16> static __device__ __forceinline__ void trade(flo
     if constexpr (HALF > G) trade<G, HALF / 2>(v, lane);
 }
 
-/* What a warp of `backward` has at hand for one tile. */
-template <typename T, int N, int CH, int G> struct Tile {
-    const T *u, *delta, *dy;          /* of this thread's channels, SCAN_CHUNK rows of width                                */
-    const float *b, *c;               /* [SCAN_CHUNK][N], of this thread's states                                           */
-    int32_t width;
+/* Shared memory of a block, and where its thread stands in it. */
+template <typename T, int N, int CH, int G> struct Block {
+    T *tile;                          /* [STAGES][u, delta, dy][SCAN_CHUNK][width]                                          */
+    float *start, *mark;              /* [STAGES][N][width]; [MARKS][KEPT][threads], this thread's first                    */
+    float *rates, *sums;              /* [2][B, C][SCAN_CHUNK][N]; [warps][B, C][SCAN_CHUNK][N]                             */
+    int64_t *base;                    /* where the sequence begins in u, delta, dy, states, B, C, du, ddelta: not in registers */
+    int32_t threads, width, k0, at, group;
+    bool live;
 };
-template <typename T, int N, int CH, int G, int KEEP>
-static __device__ __forceinline__ void advance(const Tile<T, N, CH, G> &z, int t, const float (&a)[CH][N / G], float (&h)[CH][N / G], float (*decay)[CH][N / G])
+/* What a thread holds all the way: dh, the gradient that comes from later tokens; the sums da and dd. a is times log2 e. */
+template <int N, int CH, int G> struct Held { float a[CH][N / G], dh[CH][N / G], da[CH][N / G], d[CH], dd[CH]; };
+/* One tile: of this thread's channels and states. */
+template <typename T> struct Tile {
+    const T *u, *delta, *dy;          /* rows of width                                                                      */
+    const float *b, *c, *start;       /* rows of N; of width                                                                */
+};
+
+template <typename T, int N, int CH, int G>
+static __device__ __forceinline__ void enter(Block<T, N, CH, G> &z, const Backward &f, int64_t m, int64_t s, unsigned char *shared)
 {
-    const Pack<T, CH> pu = *(const Pack<T, CH> *)(z.u + t * z.width), pd = *(const Pack<T, CH> *)(z.delta + t * z.width);
+    const int32_t tid = (int32_t)threadIdx.x;
+    z.threads = (int32_t)blockDim.x;
+    z.width = z.threads * CH / G;
+    z.k0 = (int32_t)blockIdx.x * z.width;
+    z.group = tid & (G - 1);
+    z.at = tid / G * CH;
+    z.live = z.k0 + z.at < f.cols;
+    z.tile = (T *)shared;
+    z.start = (float *)(z.tile + STAGES<T> * 3 * SCAN_CHUNK * z.width);
+    z.mark = z.start + STAGES<T> * N * z.width + tid;
+    z.rates = z.mark - tid + MARKS * KEPT * z.threads;
+    z.sums = z.rates + 4 * SCAN_CHUNK * N;
+    z.base = (int64_t *)(z.sums + z.threads / 32 * 2 * SCAN_CHUNK * N);
+    if (tid == 0) {
+        z.base[0] = arg_row(f.u, m, s, 0);
+        z.base[1] = arg_row(f.delta, m, s, 0);
+        z.base[2] = arg_row(f.dy, m, s, 0);
+        z.base[3] = arg_row(f.states, m, s, 0);
+        z.base[4] = arg_row(f.bm, m, s, 0);
+        z.base[5] = arg_row(f.cm, m, s, 0);
+        z.base[6] = arg_row(f.du, m, s, 0) + z.k0;
+        z.base[7] = arg_row(f.ddelta, m, s, 0) + z.k0;
+    }
+    __syncthreads();
+}
+template <typename T, int N, int CH, int G> static __device__ __forceinline__ void bring(const Block<T, N, CH, G> &z, const Backward &f, int32_t q)
+{
+    const int32_t t0 = q * SCAN_CHUNK, size = SCAN_CHUNK * z.width;
+    T *to = z.tile + q % STAGES<T> * 3 * size;
+    stage(to, f.u, z.base[0], f.u.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
+    stage(to + size, f.delta, z.base[1], f.delta.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
+    stage(to + 2 * size, f.dy, z.base[2], f.dy.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
+    stage(z.start + q % STAGES<T> * N * z.width, f.states, z.base[3] + q * f.states.ld, f.cols, 0, N, N, z.k0, z.width, f.cols);
+    copy_commit();
+}
+
+/* h over token t of a tile; KEEP: its decay is kept. */
+template <int N, int CH, int G, bool KEEP, typename T>
+static __device__ __forceinline__ void advance(const Tile<T> &x, int32_t width, int t, const float (&a)[CH][N / G], float (&h)[CH][N / G],
+                                               float (*decay)[CH][N / G])
+{
+    const Pack<T, CH> pu = *(const Pack<T, CH> *)(x.u + t * width), pd = *(const Pack<T, CH> *)(x.delta + t * width);
     float b[N / G];
-    broadcast<N / G>(b, z.b + t * N);
+    broadcast<N / G>(b, x.b + t * N);
 #pragma unroll
     for (int j = 0; j < CH; j++) {
         const float dt = to_float(pd.x[j]), du = dt * to_float(pu.x[j]);
@@ -52,164 +107,146 @@ static __device__ __forceinline__ void advance(const Tile<T, N, CH, G> &z, int t
     }
 }
 
+/* Token t backward: terms of dB and dC go to v[2 n], v[2 n + 1], du and ddelta to memory where `there`. */
+template <int N, int CH, int G, typename T>
+static __device__ __forceinline__ void retreat(const Block<T, N, CH, G> &z, const Tile<T> &x, const Backward &f, Held<N, CH, G> &own, int32_t t0, int t,
+                                               const float (&decay)[CH][N / G], const float (&before)[CH][N / G], const float (&after)[CH][N / G], float *v)
+{
+    const Pack<T, CH> pu = *(const Pack<T, CH> *)(x.u + t * z.width), pd = *(const Pack<T, CH> *)(x.delta + t * z.width),
+                      py = *(const Pack<T, CH> *)(x.dy + t * z.width);
+    Pack<T, CH> du, ddelta;
+    float b[N / G], c[N / G];
+    broadcast<N / G>(b, x.b + t * N);
+    broadcast<N / G>(c, x.c + t * N);
+#pragma unroll
+    for (int j = 0; j < CH; j++) {
+        const float ut = to_float(pu.x[j]), dt = to_float(pd.x[j]), dyt = to_float(py.x[j]), dtu = dt * ut;
+        float inject = 0.0f, exponent = 0.0f;
+#pragma unroll
+        for (int n = 0; n < N / G; n++) {
+            const float now = own.dh[j][n] + dyt * c[n];
+            v[2 * n] = j ? v[2 * n] + now * dtu : now * dtu;
+            v[2 * n + 1] = j ? v[2 * n + 1] + dyt * after[j][n] : dyt * after[j][n];
+            inject += now * b[n];
+            own.dh[j][n] = now * decay[j][n];
+            const float g = own.dh[j][n] * before[j][n];
+            exponent += g * own.a[j][n];
+            own.da[j][n] += g * dt;
+        }
+        own.dd[j] += dyt * ut;
+#pragma unroll
+        for (int g = 1; g < G; g *= 2) {
+            inject += __shfl_xor_sync(0xffffffffu, inject, g);
+            exponent += __shfl_xor_sync(0xffffffffu, exponent, g);
+        }
+        put(&du.x[j], dyt * own.d[j] + inject * dt);
+        put(&ddelta.x[j], SCAN_LN2 * exponent + inject * ut);
+    }
+    if (!z.live || t0 + t >= f.rows) return;
+    if (f.du.data && z.group == 0) *(Pack<T, CH> *)((T *)f.du.data + z.base[6] + (t0 + t) * f.du.ld + z.at) = du;
+    if (f.ddelta.data && z.group == G - 1) *(Pack<T, CH> *)((T *)f.ddelta.data + z.base[7] + (t0 + t) * f.ddelta.ld + z.at) = ddelta;
+}
+
+/* Tokens [b SUB, (b + 1) SUB) of a tile: forward from their mark, then backward. */
+template <int N, int CH, int G, typename T>
+static __device__ __forceinline__ void part_of_tile(const Block<T, N, CH, G> &z, const Tile<T> &x, const Backward &f, Held<N, CH, G> &own, int32_t t0, int b)
+{
+    constexpr int NT = N / G, ROUND = 16 / NT;                                /* tokens whose terms make 32             */
+    const int32_t lane = (int32_t)threadIdx.x & 31, pair = lane / 2;
+    float h[SUB + 1][CH][NT], decay[SUB][CH][NT], v[32];
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) h[0][i / NT][i % NT] = b ? z.mark[((b - 1) * KEPT + i) * z.threads] : x.start[i % NT * z.width + i / NT];
+#pragma unroll
+    for (int i = 0; i < SUB; i++) {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) h[i + 1][k / NT][k % NT] = h[i][k / NT][k % NT];
+        advance<N, CH, G, true>(x, z.width, b * SUB + i, own.a, h[i + 1], &decay[i]);
+    }
+#pragma unroll
+    for (int i = SUB - 1; i >= 0; i--) {
+        const int t = b * SUB + i;
+        retreat(z, x, f, own, t0, t, decay[i], h[i], h[i + 1], v + i % ROUND * NT * 2);
+        if (i % ROUND > 0) continue;
+        trade<G>(v, lane);                            /* of v[(token NT + state) 2 + which]                                     */
+        float *to = z.sums + threadIdx.x / 32 * 2 * SCAN_CHUNK * N + (t + pair / NT) * N + z.group * NT + pair % NT;
+        if (G == 1) to[(lane & 1) * SCAN_CHUNK * N] = v[0];
+        else { to[0] = v[0]; to[SCAN_CHUNK * N] = v[1]; }
+    }
+}
+
+/* The warps' sums of a tile, in order. */
+template <typename T, int N, int CH, int G>
+static __device__ __forceinline__ void put_sums(const Block<T, N, CH, G> &z, const Backward &f, int64_t m, int64_t s, int32_t t0)
+{
+    for (int32_t i = (int32_t)threadIdx.x; i < 2 * SCAN_CHUNK * N; i += z.threads) {
+        const int32_t which = i / (SCAN_CHUNK * N), t = t0 + i / N % SCAN_CHUNK, n = i % N;
+        float sum = z.sums[i];
+        for (int32_t w = 1; w < z.threads / 32; w++) sum += z.sums[w * 2 * SCAN_CHUNK * N + i];
+        const Arg &out = which ? f.dc : f.db;
+        if (t >= f.rows) continue;
+        if (gridDim.x > 1) f.part[((((m * gridDim.y + s) * gridDim.x + blockIdx.x) * f.rows + t) * 2 + which) * N + n] = sum;
+        else if (out.data) arg_put(out, arg_row(out, m, s, t) + n, sum);
+    }
+}
+
 template <typename T, int N, int CH, int G>
 static __global__ void __launch_bounds__(THREADS, 3) backward(Backward f)
 {
-    constexpr int NT = N / G, STAGES = sizeof(T) == 2 ? 2 : 1, ROUND = 16 / NT;      /* tokens whose terms make 32          */
+    constexpr int NT = N / G;
     MDR_SHARED(unsigned char, shared);
     const int64_t m = blockIdx.z, s = blockIdx.y;
     if (s >= f.n_seq[m]) return;
-    const int32_t tid = (int32_t)threadIdx.x, threads = (int32_t)blockDim.x, lane = tid & 31, warps = threads / 32;
-    const int32_t width = threads * CH / G, k0 = (int32_t)blockIdx.x * width, group = tid & (G - 1), at = tid / G * CH, k = k0 + at;
-    const int32_t tile_size = SCAN_CHUNK * width;
-    const bool live = k < f.cols;
-    T *tile = (T *)shared;                                                    /* [STAGES][u, delta, dy][SCAN_CHUNK][width] */
-    float *start = (float *)(tile + STAGES * 3 * tile_size);                  /* [STAGES][N][width]                     */
-    float *mark = start + STAGES * N * width + tid;                           /* [MARKS][KEPT][threads]                 */
-    float *rates = mark - tid + MARKS * KEPT * threads;                       /* [2][B, C][SCAN_CHUNK][N]               */
-    float *sums = rates + 4 * SCAN_CHUNK * N;                                 /* [warps][B, C][SCAN_CHUNK][N]           */
-    int64_t *base = (int64_t *)(sums + warps * 2 * SCAN_CHUNK * N);           /* where the sequence begins: not in registers  */
-    if (tid == 0) {
-        base[0] = arg_row(f.u, m, s, 0);
-        base[1] = arg_row(f.delta, m, s, 0);
-        base[2] = arg_row(f.dy, m, s, 0);
-        base[3] = arg_row(f.states, m, s, 0);
-        base[4] = arg_row(f.bm, m, s, 0);
-        base[5] = arg_row(f.cm, m, s, 0);
-        base[6] = arg_row(f.du, m, s, 0) + k0;
-        base[7] = arg_row(f.ddelta, m, s, 0) + k0;
-    }
-    __syncthreads();
-    float a[CH][NT], dh[CH][NT], da[CH][NT], d[CH], dd[CH];
-#pragma unroll
-    for (int j = 0; j < CH; j++) {
-        d[j] = live ? arg_get(f.d, arg_row(f.d, m, s, 0) + k + j) : 0.0f;
-        dd[j] = 0.0f;
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-            a[j][n] = live ? SCAN_LOG2E * arg_get(f.a, arg_row(f.a, m, s, k + j) + group * NT + n) : 0.0f;
-            dh[j][n] = da[j][n] = 0.0f;
-        }
-    }
-    const auto bring = [&](int32_t q) {
-        T *to = tile + q % STAGES * 3 * tile_size;
-        stage(to, f.u, base[0], f.u.ld, q * SCAN_CHUNK, SCAN_CHUNK, f.rows, k0, width, f.cols);
-        stage(to + tile_size, f.delta, base[1], f.delta.ld, q * SCAN_CHUNK, SCAN_CHUNK, f.rows, k0, width, f.cols);
-        stage(to + 2 * tile_size, f.dy, base[2], f.dy.ld, q * SCAN_CHUNK, SCAN_CHUNK, f.rows, k0, width, f.cols);
-        stage(start + q % STAGES * N * width, f.states, base[3] + q * f.states.ld, f.cols, 0, N, N, k0, width, f.cols);
-        copy_commit();
-    };
-    const int32_t last = (f.rows - 1) / SCAN_CHUNK;
+    Block<T, N, CH, G> z;
+    Held<N, CH, G> own;
     Rates<N> next;
-    bring(last);
-    fetch<N>(next, f.bm, f.cm, base[4], base[5], last * SCAN_CHUNK, f.rows);
-    keep<N>(next, rates + (last & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, base[4], base[5], last * SCAN_CHUNK, f.rows);
+    enter(z, f, m, s, shared);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const int j = i / NT, n = i % NT;
+        own.a[j][n] = z.live ? SCAN_LOG2E * arg_get(f.a, arg_row(f.a, m, s, z.k0 + z.at + j) + z.group * NT + n) : 0.0f;
+        own.dh[j][n] = own.da[j][n] = 0.0f;
+        if (n > 0) continue;
+        own.d[j] = z.live ? arg_get(f.d, arg_row(f.d, m, s, 0) + z.k0 + z.at + j) : 0.0f;
+        own.dd[j] = 0.0f;
+    }
+    const int32_t last = (f.rows - 1) / SCAN_CHUNK;
+    bring(z, f, last);
+    fetch<N>(next, f.bm, f.cm, z.base[4], z.base[5], last * SCAN_CHUNK, f.rows);
+    keep<N>(next, z.rates + (last & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, z.base[4], z.base[5], last * SCAN_CHUNK, f.rows);
     for (int32_t q = last; q >= 0; q--) {
         const int32_t t0 = q * SCAN_CHUNK;
         copy_wait<0>();
-        __syncthreads();
+        __syncthreads();                              /* tile q is there, and nobody is still at the one behind it              */
         if (q > 0) {
-            if (STAGES == 2) bring(q - 1);
-            fetch<N>(next, f.bm, f.cm, base[4], base[5], t0 - SCAN_CHUNK, f.rows);
+            if (STAGES<T> == 2) bring(z, f, q - 1);
+            fetch<N>(next, f.bm, f.cm, z.base[4], z.base[5], t0 - SCAN_CHUNK, f.rows);
         }
-        Tile<T, N, CH, G> z;
-        z.u = tile + q % STAGES * 3 * tile_size + at;
-        z.delta = z.u + tile_size;
-        z.dy = z.delta + tile_size;
-        z.b = rates + (q & 1) * 2 * SCAN_CHUNK * N + group * NT;
-        z.c = z.b + SCAN_CHUNK * N;
-        z.width = width;
-        const float *first = start + q % STAGES * N * width + group * NT * width + at;
+        const T *u = z.tile + q % STAGES<T> * 3 * SCAN_CHUNK * z.width + z.at;
+        const float *b = z.rates + (q & 1) * 2 * SCAN_CHUNK * N + z.group * NT;
+        const Tile<T> x = {u, u + SCAN_CHUNK * z.width, u + 2 * SCAN_CHUNK * z.width, b, b + SCAN_CHUNK * N,
+                           z.start + (q % STAGES<T> * N + z.group * NT) * z.width + z.at};
         float h[CH][NT];
 #pragma unroll
-        for (int j = 0; j < CH; j++)
-#pragma unroll
-            for (int n = 0; n < NT; n++) h[j][n] = first[n * width + j];
+        for (int i = 0; i < KEPT; i++) h[i / NT][i % NT] = x.start[i % NT * z.width + i / NT];
 #pragma unroll 1
-        for (int b = 0; b < MARKS; b++) {
+        for (int i = 0; i < MARKS; i++) {
 #pragma unroll
-            for (int i = 0; i < SUB; i++) advance<T, N, CH, G, 0>(z, b * SUB + i, a, h, nullptr);
+            for (int t = 0; t < SUB; t++) advance<N, CH, G, false>(x, z.width, i * SUB + t, own.a, h, nullptr);
 #pragma unroll
-            for (int i = 0; i < KEPT; i++) mark[(b * KEPT + i) * threads] = h[i / NT][i % NT];
+            for (int k = 0; k < KEPT; k++) z.mark[(i * KEPT + k) * z.threads] = h[k / NT][k % NT];
         }
 #pragma unroll 1
-        for (int b = MARKS; b >= 0; b--) {
-            float decay[SUB][CH][NT], before[SUB][CH][NT];
-#pragma unroll
-            for (int i = 0; i < KEPT; i++) h[i / NT][i % NT] = b ? mark[((b - 1) * KEPT + i) * threads] : first[i % NT * width + i / NT];
-#pragma unroll
-            for (int i = 0; i < SUB; i++) {
-#pragma unroll
-                for (int x = 0; x < KEPT; x++) before[i][x / NT][x % NT] = h[x / NT][x % NT];
-                advance<T, N, CH, G, 1>(z, b * SUB + i, a, h, &decay[i]);
-            }
-            float v[32];
-#pragma unroll
-            for (int i = SUB - 1; i >= 0; i--) {
-                const int t = b * SUB + i, round = i % ROUND * NT * 2;
-                const Pack<T, CH> pu = *(const Pack<T, CH> *)(z.u + t * width), pd = *(const Pack<T, CH> *)(z.delta + t * width),
-                                  py = *(const Pack<T, CH> *)(z.dy + t * width);
-                Pack<T, CH> du, ddelta;
-                float bt[NT], ct[NT];
-                broadcast<NT>(bt, z.b + t * N);
-                broadcast<NT>(ct, z.c + t * N);
-#pragma unroll
-                for (int j = 0; j < CH; j++) {
-                    const float ut = to_float(pu.x[j]), dt = to_float(pd.x[j]), dyt = to_float(py.x[j]), dtu = dt * ut;
-                    float inject = 0.0f, exponent = 0.0f;
-#pragma unroll
-                    for (int n = 0; n < NT; n++) {
-                        const float after = i == SUB - 1 ? h[j][n] : before[i == SUB - 1 ? i : i + 1][j][n];
-                        const float now = dh[j][n] + dyt * ct[n];
-                        v[round + 2 * n] = j ? v[round + 2 * n] + now * dtu : now * dtu;
-                        v[round + 2 * n + 1] = j ? v[round + 2 * n + 1] + dyt * after : dyt * after;
-                        inject += now * bt[n];
-                        dh[j][n] = now * decay[i][j][n];
-                        const float g = dh[j][n] * before[i][j][n];
-                        exponent += g * a[j][n];
-                        da[j][n] += g * dt;
-                    }
-                    dd[j] += dyt * ut;
-#pragma unroll
-                    for (int g = 1; g < G; g *= 2) {
-                        inject += __shfl_xor_sync(0xffffffffu, inject, g);
-                        exponent += __shfl_xor_sync(0xffffffffu, exponent, g);
-                    }
-                    put(&du.x[j], dyt * d[j] + inject * dt);
-                    put(&ddelta.x[j], SCAN_LN2 * exponent + inject * ut);
-                }
-                if (live && t0 + t < f.rows) {
-                    if (f.du.data && group == 0) *(Pack<T, CH> *)((T *)f.du.data + base[6] + (t0 + t) * f.du.ld + at) = du;
-                    if (f.ddelta.data && group == G - 1) *(Pack<T, CH> *)((T *)f.ddelta.data + base[7] + (t0 + t) * f.ddelta.ld + at) = ddelta;
-                }
-                if (i % ROUND > 0) continue;
-                trade<G>(v, lane);                    /* v[(token NT + state) 2 + which]                                        */
-                const int32_t pair = lane / 2;
-                float *to = sums + tid / 32 * 2 * SCAN_CHUNK * N + (t + pair / NT) * N + group * NT + pair % NT;
-                if (G == 1) to[(lane & 1) * SCAN_CHUNK * N] = v[0];
-                else { to[0] = v[0]; to[SCAN_CHUNK * N] = v[1]; }
-            }
-        }
-        if (q > 0) keep<N>(next, rates + ((q - 1) & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, base[4], base[5], t0 - SCAN_CHUNK, f.rows);
+        for (int i = MARKS; i >= 0; i--) part_of_tile<N, CH, G>(z, x, f, own, t0, i);
+        if (q > 0) keep<N>(next, z.rates + ((q - 1) & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, z.base[4], z.base[5], t0 - SCAN_CHUNK, f.rows);
         __syncthreads();
-        if (STAGES == 1 && q > 0) bring(q - 1);
-        for (int32_t i = tid; i < 2 * SCAN_CHUNK * N; i += threads) {
-            const int32_t which = i / (SCAN_CHUNK * N), t = t0 + i / N % SCAN_CHUNK, n = i % N;
-            float sum = sums[i];
-            for (int32_t w = 1; w < warps; w++) sum += sums[w * 2 * SCAN_CHUNK * N + i];
-            const Arg &out = which ? f.dc : f.db;
-            if (t >= f.rows) continue;
-            if (gridDim.x > 1) f.part[((((m * gridDim.y + s) * gridDim.x + blockIdx.x) * f.rows + t) * 2 + which) * N + n] = sum;
-            else if (out.data) arg_put(out, arg_row(out, m, s, t) + n, sum);
-        }
+        if (STAGES<T> == 1 && q > 0) bring(z, f, q - 1);
+        put_sums(z, f, m, s, t0);
     }
-    if (!live) return;
 #pragma unroll
-    for (int j = 0; j < CH; j++) {
-#pragma unroll
-        for (int n = 0; n < NT; n++)
-            if (f.da.data) arg_put(f.da, arg_row(f.da, m, s, k + j) + group * NT + n, da[j][n]);
-        if (f.dd.data && group == 0) arg_put(f.dd, arg_row(f.dd, m, s, 0) + k + j, dd[j]);
+    for (int i = 0; i < KEPT; i++) {
+        const int j = i / NT, n = i % NT;
+        if (z.live && f.da.data) arg_put(f.da, arg_row(f.da, m, s, z.k0 + z.at + j) + z.group * NT + n, own.da[j][n]);
+        if (z.live && f.dd.data && z.group == 0 && n == 0) arg_put(f.dd, arg_row(f.dd, m, s, 0) + z.k0 + z.at + j, own.dd[j]);
     }
 }
 
@@ -238,7 +275,8 @@ static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
         }
         for (int32_t n = 0; n < f.n_state; n++) {
             const float a = live ? SCAN_LOG2E * arg_get(f.a, arg_row(f.a, m, s, k) + n) : 0.0f;
-            float h[SCAN_CHUNK + 1], v[32], now_h = q == last || !live ? 0.0f : dh[n * THREADS], now_a = q == last || !live ? 0.0f : da[n * THREADS];
+            const bool begun = q < last && live;
+            float h[SCAN_CHUNK + 1], v[32], now_h = begun ? dh[n * THREADS] : 0.0f, now_a = begun ? da[n * THREADS] : 0.0f;
             h[0] = live ? arg_get(f.states, arg_row(f.states, m, s, q) + (int64_t)n * f.cols + k) : 0.0f;
 #pragma unroll
             for (int i = 0; i < SCAN_CHUNK; i++) {
@@ -248,7 +286,8 @@ static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
 #pragma unroll
             for (int i = SCAN_CHUNK - 1; i >= 0; i--) {
                 const bool there = t0 + i < f.rows;
-                const float b = there ? arg_get(f.bm, arg_row(f.bm, m, s, t0 + i) + n) : 0.0f, c = there ? arg_get(f.cm, arg_row(f.cm, m, s, t0 + i) + n) : 0.0f;
+                const float b = there ? arg_get(f.bm, arg_row(f.bm, m, s, t0 + i) + n) : 0.0f;
+                const float c = there ? arg_get(f.cm, arg_row(f.cm, m, s, t0 + i) + n) : 0.0f;
                 now_h += dyt[i] * c;
                 v[2 * i + 1] = dyt[i] * h[i + 1];
                 v[2 * i] = now_h * dt[i] * ut[i];
@@ -318,7 +357,7 @@ static void finish(const Call *c, const Backward &f, int32_t blocks)
 template <typename T, int N, int CH, int G> static void launch(const Call *c, const Backward &f)
 {
     const int32_t need = (int32_t)scan_round(mdr_ceil_div((int64_t)f.cols * G, CH), 32), threads = need < THREADS ? need : THREADS;
-    const int32_t width = threads * CH / G, blocks = (int32_t)mdr_ceil_div(f.cols, width), stages = sizeof(T) == 2 ? 2 : 1;
+    const int32_t width = threads * CH / G, blocks = (int32_t)mdr_ceil_div(f.cols, width), stages = STAGES<T>;
     const size_t floats = (size_t)(stages * N * width + MARKS * KEPT * threads + (4 + threads / 32 * 2) * SCAN_CHUNK * N);
     const size_t bytes = sizeof(T) * 3 * SCAN_CHUNK * (size_t)(stages * width) + sizeof(float) * floats + 8 * sizeof(int64_t);
     MDR_ALLOW_SHARED((backward<T, N, CH, G>), bytes);
