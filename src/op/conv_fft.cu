@@ -84,7 +84,10 @@ static __device__ void adjoint(const Fft &f, float2 *z, float scale, const Arg &
     }
     __syncthreads();
 }
-static __device__ __forceinline__ int64_t place(const Arg &spectrum, int32_t c, int32_t p) { return c / FFT_LANES * spectrum.ld + p * FFT_POINT + c % FFT_LANES; }
+static __device__ __forceinline__ int64_t place(const Arg &spectrum, int32_t c, int32_t p)
+{
+    return c / FFT_LANES * spectrum.ld + p * FFT_POINT + c % FFT_LANES;
+}
 static __device__ __forceinline__ float2 get_point(const Arg &a, int64_t at) { return make_float2(arg_get(a, at), arg_get(a, at + FFT_LANES)); }
 static __device__ __forceinline__ void put_point(const Arg &a, int64_t at, float2 v, bool add)
 {

@@ -160,6 +160,11 @@ template <int LOW> static __device__ __forceinline__ void multiply(float (*sum)[
     }
 }
 
+/* 8 channels of the first (0x5410) or second (0x7632) of two rows, from a word of both rows for each channel. */
+template <unsigned HALVES> static __device__ __forceinline__ uint4 one_row(const uint32_t w[8])
+{
+    return make_uint4(__byte_perm(w[0], w[1], HALVES), __byte_perm(w[2], w[3], HALVES), __byte_perm(w[4], w[5], HALVES), __byte_perm(w[6], w[7], HALVES));
+}
 /* The block's sums by way of the warps' planes (rows 0..63 in `near`, the others in `far`) to y from sequence s on. */
 static __device__ __forceinline__ void put_block(const float (*sum)[4], uint32_t *near, uint32_t *far, const Arg &a, const Range &r, int32_t s)
 {
@@ -182,10 +187,8 @@ static __device__ __forceinline__ void put_block(const float (*sum)[4], uint32_t
 #pragma unroll
         for (int j = 0; j < 8; j++) w[j] = from[j * PLANE];
         bf16 *to = (bf16 *)y.from + (s + seq) * a.seq + row * a.ld;
-        if (s + seq < y.seqs && row < y.rows)
-            *(uint4 *)to = make_uint4(__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[2], w[3], 0x5410), __byte_perm(w[4], w[5], 0x5410), __byte_perm(w[6], w[7], 0x5410));
-        if (s + seq < y.seqs && row + 1 < y.rows)
-            *(uint4 *)(to + a.ld) = make_uint4(__byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632), __byte_perm(w[4], w[5], 0x7632), __byte_perm(w[6], w[7], 0x7632));
+        if (s + seq < y.seqs && row < y.rows) *(uint4 *)to = one_row<0x5410>(w);
+        if (s + seq < y.seqs && row + 1 < y.rows) *(uint4 *)(to + a.ld) = one_row<0x7632>(w);
     }
 }
 

@@ -153,9 +153,10 @@ static Err *open_trials(Queue *q, const TrialSpec *const *specs)
         t->index = i;
         MDR_TRY(mdr_task_check(t->spec->task, &t->spec->setting));
         t->walk = mdr_train_walk(t->spec);
-        if (!last || last->arch != t->spec->arch || last->task != t->spec->task || last->setting.num_train_examples != t->spec->setting.num_train_examples ||
-            last->setting.num_test_examples != t->spec->setting.num_test_examples || t->walk.total != cost.steps || !mdr_train_same_graph(last, t->spec))
-            MDR_TRY(mdr_train_cost(t->spec, &cost));
+        const TaskParams *p = &t->spec->setting;
+        bool known = last && last->setting.num_train_examples == p->num_train_examples && last->setting.num_test_examples == p->num_test_examples &&
+                     t->walk.total == cost.steps && mdr_train_same_graph(last, t->spec);
+        if (!known) MDR_TRY(mdr_train_cost(t->spec, &cost));
         t->step_flops = cost.flops / (double)cost.steps;
         q->now.total_flops += cost.flops;
     }

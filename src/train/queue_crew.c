@@ -56,7 +56,8 @@ static void host_memory(Crew *c)
 static Err *draw(Crew *c, Exec *e, const DrawMember *members, int32_t batch)
 {
     int64_t stride[3];
-    void *tokens = mdr_exec_accel_input(e, 0, &stride[0]), *targets = mdr_exec_accel_input(e, 1, &stride[1]), *inv = mdr_exec_accel_input(e, 2, &stride[2]);
+    void *tokens = mdr_exec_accel_input(e, 0, &stride[0]), *targets = mdr_exec_accel_input(e, 1, &stride[1]);
+    void *inv = mdr_exec_accel_input(e, 2, &stride[2]);
     mdr_cuda_draw(mdr_accel_stream(c->q->accel), c->n, batch, c->rows, members, c->first, mdr_exec_accel_n_seq(e), tokens, targets, inv, c->work);
     return mdr_accel_launched(c->q->accel);
 }
@@ -64,7 +65,8 @@ static Err *draw(Crew *c, Exec *e, const DrawMember *members, int32_t batch)
 static Err *before_step(void *ctx, Exec *e)
 {
     Crew *c = ctx;
-    mdr_cuda_queue_before(mdr_accel_stream(c->q->accel), c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first, mdr_exec_accel_n_seq(e));
+    mdr_cuda_queue_before(mdr_accel_stream(c->q->accel), c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first,
+                          mdr_exec_accel_n_seq(e));
     return draw(c, e, c->draw, c->batch);
 }
 static Err *after_step(void *ctx, Exec *e)
@@ -194,7 +196,8 @@ static Err *send_data(Crew *c, int32_t m)
     }
     if (bytes > 0) MDR_TRY(mdr_accel_upload(a, c->ctx[m], ctx, bytes));
     for (int k = 0; k < SPLIT_COUNT; k++)
-        mdr_task_draw_member(data[k], bytes > 0 ? c->ctx[m] : NULL, k == SPLIT_TRAIN ? c->order + m * c->examples : NULL, &c->host_draw[k * c->n + m]);
+        mdr_task_draw_member(data[k], bytes > 0 ? c->ctx[m] : NULL, k == SPLIT_TRAIN ? c->order + m * c->examples : NULL,
+                             &c->host_draw[k * c->n + m]);
     return NULL;
 }
 
