@@ -32,8 +32,8 @@ static void test_absent_outputs(void **state) {
         float x[13], g[13], b[13], y[2][13];
         for (int k = 0; k < 13; k++) { x[k] = (float)t.in[0][k]; g[k] = (float)t.in[1][k]; b[k] = 0.5f; }
         t.n.in_type[0].shape.d[0] = t.n.out[0].shape.d[0] = 1;
-        Call c = {.node = &t.n, .extent = {1, 1}, .in = {{x, 0, 13, 13}, {g, 0, 0, 13}, {b, 0, 0, 13}}, .out = {{y[0],
-            0, 13, 13}}};
+        Call c = {.node = &t.n, .extent = {1, 1}, .in = {{x, 0, 13, 13, 4}, {g, 0, 0, 13, 4}, {b, 0, 0, 13, 4}}, .out = {{y[0],
+            0, 13, 13, 4}}};
         r->ref32.run(&c, 0, 1);
         const Kernel *fast = mdr_cpu_avx2() ? mdr_op_fast(&t.n) : NULL;
         c.out[0].data = y[1];
