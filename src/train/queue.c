@@ -11,10 +11,11 @@ enum { FULL_ROWS = 1 << 20, LEAST_FULL = 8, MOST_WORKERS = 16 };   /* rows of a 
 typedef struct Group { QueueTrial **trial; int32_t n; double flops; } Group;
 
 /* ---- order ---- */
+/* Small groups first: a sitting that is cut short keeps every trial that ended, so most should end soon. */
 static int by_flops(const void *a, const void *b)
 {
     double x = ((const Group *)a)->flops, y = ((const Group *)b)->flops;
-    if (x != y) return x < y ? 1 : -1;
+    if (x != y) return x > y ? 1 : -1;
     return ((const Group *)a)->trial[0]->index - ((const Group *)b)->trial[0]->index;
 }
 
