@@ -5,6 +5,7 @@
 printf 'base: taste\ntasks: {nothing: {}}\n' > badtask.yml
 printf 'base: taste\ntrain: [1,\n' > broken.yml
 printf 'base: taste\ntrain: {lr: 1e9}\n' > bounds.yml
+printf 'base: taste\ndevice: tpu\n' > device.yml
 printf 'bas: taste\n' > key.yml
 printf 'base: self.yml\n' > self.yml
 : > empty.yml
