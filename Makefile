@@ -69,6 +69,11 @@ $(error CUDA=$(CUDA), but there is no nvcc$(if $(nvcc), at $(nvcc)): install the
 endif
 endif
 endif
+# Some kernels want 9.0's shared memory (attention's gradient 174 KB a block).
+archs := $(if $(nvcc),$(shell printf '%s\n' $(CUDA_ARCH) | sort -n))
+ifneq ($(filter 5% 6% 7% 8%,$(archs)),)
+$(error CUDA_ARCH=$(CUDA_ARCH): the kernels need compute capability 9.0 (90) or newer)
+endif
 CXX ?= g++
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werror)
 OPT ?= -O2
@@ -79,8 +84,8 @@ F64 := -DREAL=double
 X86 := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 LIBS := -lsqlite3 -ljansson -lyaml -lmd -lm
 # Kernels that spill registers are refused: on a GPU a spill in a loop costs more than any cleverness that caused it.
-NVCC_FLAGS := -std=c++20 -O3 -lineinfo -Isrc -I$(GEN) $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
-        -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
+NVCC_FLAGS := -std=c++20 -O3 -lineinfo -Isrc -I$(GEN) -DMDR_CUDA_LEAST=$(firstword $(archs)) $(foreach a,$(archs),-gencode arch=compute_$(a),code=sm_$(a)) \
+        -gencode arch=compute_$(lastword $(archs)),code=compute_$(lastword $(archs)) \
         -Xptxas --warn-on-spills,-Werror -Xcompiler -Wall,-Wextra,-fvisibility=hidden,-fno-threadsafe-statics,-pthread,-g
 # A GPU traps on an address that is not a multiple of the type's size: so does the emulated one.
 EMU_FLAGS := -x c++ -std=c++20 -O1 -g -D_GNU_SOURCE -DMDR_CUDA -DMDR_CUDA_EMULATED -Isrc -I$(GEN) -Itest/emulator -fvisibility=hidden \
@@ -113,7 +118,7 @@ SECONDS ?= 60
 fuzz_cc := $(if $(findstring clang,$(notdir $(CC))),$(CC),clang)
 tests := $(addprefix $(O)/test/,$(filter $(TESTS),$(if $(EMU),$(filter cuda_%,$(programs)),$(filter-out cuda_%,$(programs)))))
 emu_tests := $(if $(filter obj,$(variant)),$(addprefix $(BUILD)/emu/test/,$(filter $(TESTS),$(filter cuda_%,$(programs)))))
-scripts := $(if $(main),$(addprefix test/,$(filter $(TESTS:%=%.sh),$(notdir $(sort $(wildcard test/*.sh))))))
+scripts := $(if $(main),$(addprefix test/,$(filter $(TESTS:%=%.sh),$(filter-out $(if $(emu_tests),,cuda_%.sh),$(notdir $(sort $(wildcard test/*.sh)))))))
 fuzz := $(patsubst test/fuzz/%.c,$(O)/fuzz/%,$(sort $(wildcard test/fuzz/*.c)))
 bench := $(patsubst bench/%.c,$(O)/bench/%,$(sort $(wildcard bench/*.c)))
 
@@ -232,8 +237,8 @@ test:
 	@$(MAKE) $(jobs) tests all
 	@$(MAKE) run-tests
 run-tests: $(tests) all
-	@$(if $(emu_tests),$(MAKE) $(jobs) EMU=1 tests)
-	@sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(emu_tests) $(scripts)
+	@$(if $(emu_tests),$(MAKE) $(jobs) EMU=1 tests all)
+	@MADRAS_EMU='$(if $(emu_tests),$(abspath $(BUILD))/emu/madras)' sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(emu_tests) $(scripts)
 run-fuzz: $(fuzz)
 	@sh scripts/fuzz.sh $(fuzz)
 # What it finds is left beside the target's corpus, where `make run-fuzz` and `make check` find it again; the inputs that only

@@ -90,8 +90,8 @@ void mdr_cli_list_devices(Text *t, json_t *rows)
             mdr_err_free(e);
         }
         if (rows) { json_array_append_new(rows, gpu_json(i, &g)); continue; }
-        mdr_text_printf(t, "cuda:%-3d%s, %s (%s free), %d processors, class %s; float32, bf16\n", i, g.name, memory_text(g.memory, all),
-                        memory_text(g.free, left), g.processors, g.class_name);
+        mdr_text_printf(t, "cuda:%-3d%s, %d processors, %s (%s free)\n        class %s; float32, bf16\n", i, g.name, g.processors,
+                        memory_text(g.memory, all), memory_text(g.free, left), g.class_name);
         if (g.why_not[0]) mdr_text_printf(t, "        not usable: %s\n", g.why_not);
     }
     if (!rows && mdr_accel_built()) mdr_text_printf(t, "Built with CUDA.\n");

@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef MDR_CUDA_LEAST
+#define MDR_CUDA_LEAST 90                             /* the Makefile says for which GPUs this was built                      */
+#endif
+
 struct Accel {
     int device;
     cudaStream_t stream;
@@ -57,7 +61,9 @@ extern "C" Err *mdr_accel_info(int32_t device, AccelInfo *info)
     info->processors = p.multiProcessorCount;
     info->major = p.major;
     info->minor = p.minor;
-    if (p.major < 8) snprintf(info->why_not, sizeof info->why_not, "compute capability %d.%d, 8.0 or newer is needed", p.major, p.minor);
+    if (10 * p.major + p.minor < MDR_CUDA_LEAST)
+        snprintf(info->why_not, sizeof info->why_not, "its compute capability is %d.%d, this build has kernels from %d.%d on (make CUDA_ARCH=%d%d)",
+                 p.major, p.minor, MDR_CUDA_LEAST / 10, MDR_CUDA_LEAST % 10, p.major, p.minor);
     return NULL;
 }
 
@@ -109,7 +115,7 @@ extern "C" Err *mdr_accel_alloc(Accel *, int64_t bytes, void **out)
 }
 extern "C" void mdr_accel_free(Accel *, void *p) { if (p) cudaFree(p); }
 
-/* From pageable memory the copy is staged before the call returns; the wait makes that true of pinned memory too. */
+/* The host's memory is pageable: such a copy is staged before the call returns. */
 extern "C" Err *mdr_accel_upload(Accel *a, void *device, const void *host, int64_t bytes)
 {
     CUDA_TRY(cudaMemcpyAsync(device, host, (size_t)bytes, cudaMemcpyHostToDevice, a->stream));

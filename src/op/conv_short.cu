@@ -2,9 +2,9 @@
  * its taps meet in registers.
  *   y   reads x once (its tiles' threads stand side by side: all but the first find it in a cache), writes y once
  *   dx  reads dy once and a part of its rows again, from a cache
- *   dw  reads x and dy once; chunks of rows, added up by a second stage (cuda_fold.h) */
+ *   dw  reads x and dy once; chunks of rows, added up by a second stage (cuda_chunks.h) */
+#include "op/cuda_chunks.h"
 #include "op/cuda_eight.h"
-#include "op/cuda_fold.h"
 
 enum { Y_ROWS = 32, THREADS = 128 };
 struct Short {
@@ -140,13 +140,14 @@ static __device__ __forceinline__ void add_rows(const Short &a, int64_t x_at, in
     }
 }
 /* Block: 32 times N columns, a chunk of rows that its 8 slots share. part: [member][chunk][taps][cols]. */
-template <int SIZE, int TAPS> static __global__ __launch_bounds__(WIDE *SLOTS) void short_dw(Short a, Chunks k, float *part)
+template <int SIZE, int TAPS> static __global__ __launch_bounds__(WIDE *SLOTS) void short_dw(Short a, Cut k, float *part)
 {
     MDR_SHARED(float, shared);
     constexpr int N = COLUMNS<SIZE>;
     const int32_t m = (int32_t)blockIdx.z, c0 = (int32_t)blockIdx.x * WIDE * N, c = c0 + (int32_t)threadIdx.x % WIDE * N;
-    int64_t first, last;
-    if (!chunk_rows(k, m, (int32_t)blockIdx.y, &first, &last)) return;
+    uint32_t begin, end;
+    if (!cut_range(k, a.n_seq, m, blockIdx.y, &begin, &end)) return;
+    int64_t first = begin, last = end;
     const int64_t share = (last - first + SLOTS - 1) / SLOTS;
     first += share * (threadIdx.x / WIDE);
     if (first + share < last) last = first + share;
@@ -160,7 +161,7 @@ template <int SIZE, int TAPS> static __global__ __launch_bounds__(WIDE *SLOTS) v
         first += t1 - t0;
     }
     const int32_t mine = c0 + (int32_t)threadIdx.x;
-    float *to = part + (((int64_t)m * k.chunks + blockIdx.y) * a.taps) * a.cols + mine;
+    float *to = part + (((int64_t)m * k.count + blockIdx.y) * a.taps) * a.cols + mine;
 #pragma unroll
     for (int j = 0; j < TAPS; j++) {
         const float v = add_slots<SIZE>(shared, sum[j]);
@@ -170,11 +171,11 @@ template <int SIZE, int TAPS> static __global__ __launch_bounds__(WIDE *SLOTS) v
 
 /* ---- choosing ---- */
 enum Kind { KIND_Y, KIND_DX, KIND_DW };
-template <int SIZE, int TAPS> static void launch(const Call *c, Kind kind, Short a, const Chunks *k)
+template <int SIZE, int TAPS> static void launch(const Call *c, Kind kind, Short a, const Cut *k)
 {
     const int32_t members = c->extent.n_member, n_seq = c->extent.n_seq;
     if (kind == KIND_DW) {
-        MDR_LAUNCH((short_dw<SIZE, TAPS>), mdr_grid(mdr_ceil_div(a.cols, WIDE * COLUMNS<SIZE>), k->chunks, members), WIDE * SLOTS,
+        MDR_LAUNCH((short_dw<SIZE, TAPS>), mdr_grid(mdr_ceil_div(a.cols, WIDE * COLUMNS<SIZE>), k->count, members), WIDE * SLOTS,
                    WIDE * SLOTS * COLUMNS<SIZE> * sizeof(float), c->stream, a, *k, (float *)c->scratch);
         return;
     }
@@ -184,7 +185,7 @@ template <int SIZE, int TAPS> static void launch(const Call *c, Kind kind, Short
     if (kind == KIND_Y) MDR_LAUNCH((short_y<SIZE, TAPS>), grid, THREADS, 0, c->stream, a);
     else MDR_LAUNCH((short_dx<SIZE, TAPS>), grid, THREADS, 0, c->stream, a);
 }
-static void choose(const Call *c, Kind kind, const Short &a, const Chunks *k)
+static void choose(const Call *c, Kind kind, const Short &a, const Cut *k)
 {
     const int64_t size = a.x.size;
     const bool fast = (size == 2 || size == 4) && by_eight(a.x, a.cols_x, size) && by_eight(a.y, a.cols, size);
@@ -209,24 +210,18 @@ static void conv_short_dx(const Call *c, int64_t, int64_t)
 }
 
 /* Chunks for some 500 blocks with a batch alone, of at least 64 rows. */
-static Chunks dw_chunks(const Node *n, Extent e, const int32_t *n_seq, bool add)
-{
-    const Shape dy = n->in_type[1].shape;
-    int64_t most = mdr_ceil_div(512, mdr_ceil_div(dy.d[1], 8 * WIDE)), rows = mdr_ceil_div((int64_t)dy.d[0] * e.n_seq, 64);
-    return chunks_of(n_seq, dy.d[0], e.n_seq, most < rows ? most : rows, add);
-}
+enum { DW_LEAST = 64 };
+static int64_t dw_most(const Node *n) { return mdr_ceil_div(512, mdr_ceil_div(n->in_type[1].shape.d[1], 8 * WIDE)); }
 static size_t dw_scratch(const Node *n, Extent e)
 {
-    const int32_t some = dw_chunks(n, e, NULL, true).chunks;
-    return sizeof(float) * (size_t)(mdr_numel(n->out[0].shape) * (some > e.n_seq ? some : e.n_seq) * e.n_member);
+    return sizeof(float) * (size_t)(mdr_numel(n->out[0].shape) * cut_room(n->in_type[1].shape.d[0], e, DW_LEAST, dw_most(n)));
 }
 static void conv_short_dw(const Call *c, int64_t, int64_t)
 {
     const Shape x = c->node->in_type[0].shape, dy = c->node->in_type[1].shape, w = c->node->out[0].shape;
-    const bool add = (c->add & 1u) != 0;
-    const Chunks k = dw_chunks(c->node, c->extent, c->n_seq, add);
+    const Cut k = cut_rows(dy.d[0], c->extent.n_seq, (c->add & 1u) != 0, DW_LEAST, dw_most(c->node));
     choose(c, KIND_DW, Short{c->in[0], Arg(), Arg(), c->in[1], c->n_seq, x.d[0], dy.d[1], x.d[1], w.d[0], 0}, &k);
-    run_fold(c, (const float *)c->scratch, c->out[0], w.d[0], w.d[1], k, add);
+    enqueue_add_chunks(c, (const float *)c->scratch, k, mdr_numel(w), w.d[1]);
 }
 
 extern "C" const CudaRow mdr_cuda_rows_conv_short[] = {{"conv_short", {conv_short, NULL, NULL, {}}, NULL, 0, 0},

@@ -91,13 +91,6 @@ static __device__ __forceinline__ float fast_exp2(float x)
 #endif
 }
 
-/* Sum over a warp, the same order at every place and in every lane. */
-static __device__ __forceinline__ float warp_sum(float x)
-{
-    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(0xffffffffu, x, d);
-    return x;
-}
-
 static inline int64_t mdr_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* A grid of x by y by members. */
 static inline dim3 mdr_grid(int64_t x, int64_t y, int32_t members) { return dim3((unsigned)x, (unsigned)y, (unsigned)members); }

@@ -6,7 +6,7 @@
  *   dh    a = u backwards, b = dy, shift L - 1; summed over the sequences */
 #ifndef MDR_CUDA_CONV_H
 #define MDR_CUDA_CONV_H
-#include "op/cuda_fold.h"
+#include "op/cuda_chunks.h"
 
 enum { DEEP = 16, DIRECT_WARPS = 4 };                      /* a block: 32 channels by 4 times 16 outputs                       */
 struct Direct {
@@ -103,6 +103,6 @@ static inline void run_direct_dh(const Call *c)
     const int32_t chunks = (int32_t)mdr_ceil_div(c->extent.n_seq, d.seqs);
     d.out = Arg{c->scratch, chunks * numel, numel, s.d[1], 4};
     launch_direct(c, d, chunks);
-    run_fold(c, (const float *)c->scratch, c->out[0], s.d[0], s.d[1], Chunks{c->n_seq, s.d[0], chunks, d.seqs * s.d[0]}, true);
+    enqueue_add_chunks(c, (const float *)c->scratch, Cut{(uint32_t)s.d[0], (uint32_t)(d.seqs * s.d[0]), (uint32_t)chunks, true}, mdr_numel(s), s.d[1]);
 }
 #endif

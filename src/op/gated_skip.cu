@@ -1,8 +1,8 @@
 /* gated_skip and its gradient on CUDA, one pass over memory each: y reads three values and writes one, the gradient reads four and
- * writes three; db in chunks of rows, added up by a second stage (cuda_fold.h). */
+ * writes three; db in chunks of rows, added up by a second stage (cuda_chunks.h). */
+#include "op/cuda_chunks.h"
 #include "op/cuda_eight.h"
 #include "op/cuda_tile.h"
-#include "op/cuda_fold.h"
 
 enum { IN_C, IN_U, IN_B, IN_X, IN_DY };
 enum { OUT_DC, OUT_DU, OUT_DX, OUT_DB };
@@ -54,13 +54,13 @@ template <int SIZE> static __global__ __launch_bounds__(THREADS) void skip_y(Ski
 }
 
 /* Block: 32 times N columns, a chunk of rows dealt to its 8 slots by turns. part: [member][chunk][cols]; NULL: nobody wants db. */
-template <int SIZE> static __global__ __launch_bounds__(WIDE *SLOTS) void skip_grad(Skip a, Chunks k, float *part)
+template <int SIZE> static __global__ __launch_bounds__(WIDE *SLOTS) void skip_grad(Skip a, Cut k, float *part)
 {
     MDR_SHARED(float, shared);
     constexpr int N = COLUMNS<SIZE>;
     const int32_t m = (int32_t)blockIdx.z, c0 = (int32_t)blockIdx.x * WIDE * N, col = c0 + (int32_t)threadIdx.x % WIDE * N;
-    int64_t first, last;
-    if (!chunk_rows(k, m, (int32_t)blockIdx.y, &first, &last)) return;
+    uint32_t first, last;
+    if (!cut_range(k, a.n_seq, m, blockIdx.y, &first, &last)) return;
     float b[N], db[N];
     zero<N>(db);
     zero<N>(b);
@@ -88,7 +88,7 @@ template <int SIZE> static __global__ __launch_bounds__(WIDE *SLOTS) void skip_g
     if (!part) return;
     const int32_t mine = c0 + (int32_t)threadIdx.x;
     const float v = add_slots<SIZE>(shared, db);
-    if ((int)threadIdx.x < WIDE * N && mine < a.cols) part[((int64_t)m * k.chunks + blockIdx.y) * a.cols + mine] = v;
+    if ((int)threadIdx.x < WIDE * N && mine < a.cols) part[((int64_t)m * k.count + blockIdx.y) * a.cols + mine] = v;
 }
 
 /* ---- choosing ---- */
@@ -127,20 +127,16 @@ static void gated_skip(const Call *c, int64_t, int64_t)
 }
 
 /* Chunks for some 1,000 blocks with a batch alone, of at least 32 rows. */
-static Chunks grad_chunks(const Node *n, Extent e, const int32_t *n_seq, bool add)
-{
-    const Shape s = n->in_type[IN_C].shape;
-    const int64_t most = mdr_ceil_div(1024, mdr_ceil_div(mdr_cols(s), 8 * WIDE)), rows = mdr_ceil_div(mdr_rows(s) * e.n_seq, 32);
-    return chunks_of(n_seq, mdr_rows(s), e.n_seq, most < rows ? most : rows, add);
-}
+enum { GRAD_LEAST = 32 };
+static int64_t grad_most(const Node *n) { return mdr_ceil_div(1024, mdr_ceil_div(mdr_cols(n->in_type[IN_C].shape), 8 * WIDE)); }
 static size_t grad_scratch(const Node *n, Extent e)
 {
-    const int32_t some = grad_chunks(n, e, NULL, true).chunks;
-    return sizeof(float) * (size_t)(mdr_cols(n->in_type[IN_C].shape) * (some > e.n_seq ? some : e.n_seq) * e.n_member);
+    const Shape s = n->in_type[IN_C].shape;
+    return sizeof(float) * (size_t)(mdr_cols(s) * cut_room(mdr_rows(s), e, GRAD_LEAST, grad_most(n)));
 }
-template <int SIZE> static void launch_grad(const Call *c, const Skip &a, const Chunks &k)
+template <int SIZE> static void launch_grad(const Call *c, const Skip &a, const Cut &k)
 {
-    MDR_LAUNCH((skip_grad<SIZE>), mdr_grid(mdr_ceil_div(a.cols, WIDE * COLUMNS<SIZE>), k.chunks, c->extent.n_member), WIDE * SLOTS,
+    MDR_LAUNCH((skip_grad<SIZE>), mdr_grid(mdr_ceil_div(a.cols, WIDE * COLUMNS<SIZE>), k.count, c->extent.n_member), WIDE * SLOTS,
                WIDE * SLOTS * COLUMNS<SIZE> * sizeof(float), c->stream, a, k, c->out[OUT_DB].data ? (float *)c->scratch : (float *)NULL);
 }
 static void gated_skip_grad(const Call *c, int64_t, int64_t)
@@ -148,11 +144,11 @@ static void gated_skip_grad(const Call *c, int64_t, int64_t)
     const Skip a = arguments(c, true);
     const bool add = (c->add >> OUT_DB & 1u) != 0;
     const int64_t size = common_size(a);
-    const Chunks k = grad_chunks(c->node, c->extent, c->n_seq, add || !c->out[OUT_DB].data);
+    const Cut k = cut_rows(a.rows, c->extent.n_seq, add || !c->out[OUT_DB].data, GRAD_LEAST, grad_most(c->node));
     if (size == 2) launch_grad<2>(c, a, k);
     else if (size == 4) launch_grad<4>(c, a, k);
     else launch_grad<0>(c, a, k);
-    if (c->out[OUT_DB].data) run_fold(c, (const float *)c->scratch, c->out[OUT_DB], 1, a.cols, k, add);
+    if (c->out[OUT_DB].data) enqueue_add_chunks(c, c->out[OUT_DB], add, (const float *)c->scratch, k, a.cols, a.cols);
 }
 
 extern "C" const CudaRow mdr_cuda_rows_gated_skip[] = {{"gated_skip", {gated_skip, NULL, NULL, {}}, NULL, 0, 0},

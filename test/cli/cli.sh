@@ -4,7 +4,7 @@ set -u
 export LC_ALL=C
 unset NO_COLOR MADRAS_STORE MADRAS_CLASS XDG_STATE_HOME
 cli=$(cd "$(dirname "$0")/cli" && pwd)
-export HOME="$MDR_TEST_DIR" TERM=dumb
+export HOME="$MDR_TEST_DIR" TERM=dumb CUDA_VISIBLE_DEVICES=          # a GPU here would be named on standard error
 cd "$MDR_TEST_DIR" || exit 1
 failed=0
 ok() { echo "ok $1"; }
