@@ -3,13 +3,13 @@
  * its bytes (values of sequences in the precision's size) at the rate at which this GPU copies, measured here.
  *
  *   build/bench/gpu [PRECISION [ARCH L P]...]      default: bf16, the six cases of docs/gpu-figures.txt */
+#include "net.h"
 #include "report/report.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { BATCH = 128, MOST = 400 };
 static const double SECONDS = 1.2;
 
 typedef struct Case { const char *arch; int32_t length; int32_t members[4]; } Case;
@@ -93,62 +93,21 @@ static Err *copy_rate(Accel *accel, double *rate)
     return e;
 }
 
-typedef struct Net { Graph *forward, *joint; Plan *plan; Population *pop; Exec *exec; } Net;
-static Err *net_open(Net *n, const TrialSpec *s, int32_t members, Accel *accel)
-{
-    const DeviceDef *device = s->train.precision == PRECISION_BF16 ? &mdr_exec_cuda_bf16 : &mdr_exec_cuda;
-    ModelSpec m = {s->arch, s->model, s->setting.vocab_size, s->task->rows(&s->setting), s->setting.seq_len};
-    PlanSpec ps = {.device = device, .batch = BATCH, .first_grad = 2, .update = "adamw"};
-    MDR_TRY(mdr_model_graph(&m, &n->forward));
-    MDR_TRY(mdr_model_lower(n->forward, mdr_exec_has, (void *)(uintptr_t)device, true, &n->joint));
-    MDR_TRY(mdr_exec_plan(n->joint, &ps, &n->plan));
-    MDR_TRY(mdr_exec_population_new(n->plan, accel, members, &n->pop));
-    return mdr_exec_open_accel(n->plan, accel, members, &n->exec);
-}
-static void net_close(Net *n)
-{
-    mdr_exec_close(n->exec);
-    mdr_exec_population_free(n->pop);
-    mdr_exec_plan_free(n->plan);
-    mdr_ir_graph_free(n->joint);
-    mdr_ir_graph_free(n->forward);
-}
-
-static Err *start(const Net *n, const TrialSpec *s)
-{
-    float *w = mdr_alloc((size_t)n->pop->stride * sizeof *w);
-    Err *e = NULL;
-    for (int32_t m = 0; m < n->pop->n && !e; m++) {
-        for (int32_t i = 0; i < mdr_exec_info(n->plan).n_param; i++) {
-            const ParamAttr *a = mdr_exec_param(n->plan, i);
-            double *x = mdr_alloc((size_t)mdr_numel(a->shape) * sizeof *x);
-            mdr_model_init(a, a->shape, s->model.init, BACKBONE_LM, (uint64_t)m + 1, x);
-            for (int64_t k = 0; k < mdr_numel(a->shape); k++) w[mdr_exec_param_offset(n->plan, i) + k] = (float)x[k];
-            mdr_free(x);
-        }
-        n->pop->hyper[m] = (Hyper){1e-3, 0, 0.9, 0.999, 1e-8, 0, 1};
-        e = mdr_exec_population_put(n->pop, POP_PARAM, m, w);
-    }
-    mdr_free(w);
-    return e;
-}
-
 static Err *kernels(const Arch *arch, int32_t length, int32_t precision, int32_t members, Accel *accel, double copy)
 {
     enum { STEPS = 5 };
     TrialSpec s;
     Net n = {0};
-    Dataset *d = NULL;
     spec_of(arch, length, precision, 1, &s);
     int32_t rows = s.task->rows(&s.setting);
     int32_t *x = mdr_alloc((size_t)BATCH * (size_t)rows * 2 * sizeof *x), *y = x + BATCH * rows;
+    const DeviceDef *device = precision == PRECISION_BF16 ? &mdr_exec_cuda_bf16 : &mdr_exec_cuda;
+    ModelSpec m = {s.arch, s.model, s.setting.vocab_size, rows, s.setting.seq_len};
     float *inv = mdr_alloc((size_t)members * sizeof *inv);
-    for (int32_t m = 0; m < members; m++) inv[m] = 1.0f / (float)(BATCH * rows);
+    for (int32_t k = 0; k < members; k++) inv[k] = 1.0f / (float)(BATCH * rows);
     StepInput in[3] = {{x, 0}, {y, 0}, {inv, 1}};
-    Err *e = net_open(&n, &s, members, accel);
-    if (!e) e = start(&n, &s);
-    if (!e) e = mdr_task_open(s.task, &s.setting, SPLIT_TRAIN, 1, &d);
-    for (int32_t i = 0; !e && i < BATCH; i++) mdr_task_example(d, i, x + i * rows, y + i * rows);
+    Err *e = net_open(&n, &m, device, 0, members, NULL, accel);
+    if (!e) e = net_batch(s.task, &s.setting, x);
     if (!e) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
     if (!e) mdr_exec_profile(n.exec, true);
     for (int i = 0; i < STEPS && !e; i++) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
@@ -170,7 +129,6 @@ static Err *kernels(const Arch *arch, int32_t length, int32_t precision, int32_t
         mdr_free(p);
         mdr_free(row);
     }
-    mdr_task_close(d);
     mdr_free(inv);
     mdr_free(x);
     net_close(&n);
