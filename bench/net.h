@@ -32,7 +32,7 @@ static inline Err *net_open(Net *n, const ModelSpec *m, const DeviceDef *device,
 {
     PlanSpec ps = {.device = device, .batch = BATCH, .first_grad = 2, .update = "adamw", .slice_rows = slice_rows};
     MDR_TRY(mdr_model_graph(m, &n->forward));
-    MDR_TRY(mdr_model_lower(n->forward, mdr_exec_has, (void *)(uintptr_t)device, true, &n->joint));
+    MDR_TRY(mdr_model_lower(n->forward, mdr_exec_has, mdr_exec_fuse, (void *)(uintptr_t)device, true, &n->joint));
     MDR_TRY(mdr_exec_plan(n->joint, &ps, &n->plan));
     MDR_TRY(mdr_exec_population_new(n->plan, accel, members, &n->pop));
     if (accel) MDR_TRY(mdr_exec_open_accel(n->plan, accel, members, &n->exec));

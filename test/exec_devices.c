@@ -43,7 +43,7 @@ static void net_open(Net *n, const char *text, const DeviceDef *d, bool composed
     ok(mdr_model_parse(text, 0, NULL, &n->arch));
     ModelSpec s = {n->arch.arch[0], {.dim = 8, .backbone = BACKBONE_LM}, V, L, L + 1};
     ok(mdr_model_graph(&s, &n->forward));
-    ok(mdr_model_lower(n->forward, composed ? mdr_exec_has_composed : mdr_exec_has, (void *)(uintptr_t)d, true, &n->joint));
+    ok(mdr_model_lower(n->forward, composed ? mdr_exec_has_composed : mdr_exec_has, composed ? NULL : mdr_exec_fuse, (void *)(uintptr_t)d, true, &n->joint));
 }
 static void net_close(Net *n)
 {

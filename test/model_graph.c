@@ -42,7 +42,7 @@ static void promises(void **state) {
         assert_int_equal(t->dtype, DT_SUM);
         assert_true(mdr_shape_equal(t->shape, i ? mdr_shape2(3, 10) : mdr_shape1(1)));
     }
-    Err *e = mdr_model_lower(g, mdr_exec_has, (void *)(uintptr_t)&mdr_exec_ref64, true, &joint);
+    Err *e = mdr_model_lower(g, mdr_exec_has, NULL, (void *)(uintptr_t)&mdr_exec_ref64, true, &joint);
     if (e) fail_msg("%s", mdr_err_text(e));
     n = mdr_ir_params(g, node, MOST);
     assert_int_equal(joint->n_output, 2 + n);
@@ -57,7 +57,7 @@ static void promises(void **state) {
         for (int32_t k = 0; k < i; k++) assert_string_not_equal(a->name, ((const ParamAttr *)g->node[node[k]].attr)->name);
     }
     mdr_ir_graph_free(joint);
-    assert_null(mdr_model_lower(g, mdr_exec_has, (void *)(uintptr_t)&mdr_exec_ref64, false, &joint));
+    assert_null(mdr_model_lower(g, mdr_exec_has, NULL, (void *)(uintptr_t)&mdr_exec_ref64, false, &joint));
     assert_int_equal(joint->n_output, 2);
     mdr_ir_graph_free(joint);
     mdr_ir_graph_free(g);
@@ -102,7 +102,7 @@ static Model model(const char *text, int32_t dim, int32_t vocab, int32_t length,
     m.s.params.norm = norm;
     m.s.params.tied = tied;
     Err *e = mdr_model_graph(&m.s, &m.forward);
-    if (!e) e = mdr_model_lower(m.forward, mdr_exec_has, (void *)(uintptr_t)&mdr_exec_ref64, true, &m.joint);
+    if (!e) e = mdr_model_lower(m.forward, mdr_exec_has, NULL, (void *)(uintptr_t)&mdr_exec_ref64, true, &m.joint);
     if (e) fail_msg("%s: %s", text, mdr_err_text(e));
     int32_t node[MOST], n = mdr_ir_params(m.forward, node, MOST);
     m.w = mdr_alloc(1 << 20);

@@ -22,7 +22,22 @@ bool mdr_exec_has(const OpDef *op, void *device)
     const DeviceDef *d = device;
     if (mdr_exec_storage(op) || op == &mdr_ir_op_scan || op == &mdr_ir_op_scan_grad) return true;
     Node n = {.op = op};
+    if (op->match && !d->half) return false;               /* fused ops: of the one device that has kernels for them          */
     return d->accel ? mdr_op_has_cuda(op) : d->kernel(&n) != NULL;
 }
 
 bool mdr_exec_has_composed(const OpDef *op, void *device) { return !op->compose && mdr_exec_has(op, device); }
+
+static bool has_kernel(const Node *n) { return mdr_op_cuda(n) != NULL; }
+void mdr_exec_fuse(Builder *b, void *device)
+{
+    enum { MOST = 64 };
+    const DeviceDef *d = device;
+    const OpDef *rule[MOST];
+    int n = 0;
+    for (int i = 0; d->half && mdr_op_at(i) && n < MOST; i++) {
+        const OpDef *op = mdr_op_at(i)->def;
+        if (op->match && mdr_op_has_cuda(op)) rule[n++] = op;
+    }
+    if (n > 0) mdr_ir_fuse(b, n, rule, has_kernel);
+}

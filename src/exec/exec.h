@@ -37,6 +37,8 @@ extern MDR_API const DeviceDef mdr_exec_cuda, mdr_exec_cuda_bf16;     /* kernels
 /* A HasOp for mdr_ir_copy / mdr_model_lower; ctx = const DeviceDef *. composed: only ops without a composition are "had". */
 MDR_API bool mdr_exec_has(const OpDef *op, void *device);
 MDR_API bool mdr_exec_has_composed(const OpDef *op, void *device);
+/* The fused ops that the device has, put where they fit: for mdr_model_lower. Without one a graph stays as it is. */
+MDR_API void mdr_exec_fuse(Builder *b, void *device);
 
 typedef struct PlanSpec {
     const DeviceDef *device;

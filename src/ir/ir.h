@@ -77,6 +77,15 @@ typedef struct OpCase {
     int32_t hi_int;
 } OpCase;
 
+/* What a match found. */
+typedef struct Fusion {
+    int64_t attr[16];                 /* op->attr_size bytes                                                          */
+    int32_t n_in;
+    Value in[MDR_MAX_IN];             /* values of the graph as it was, all made before the root                       */
+    Value out[MDR_MAX_OUT];           /* the value that output i stands for from the root on; absent: nobody's         */
+} Fusion;
+typedef struct Uses Uses;             /* who reads what, see mdr_ir_fuse                                              */
+
 /* One op. Kernels stand beside it in the op room (OpRow); ir needs only this. */
 struct OpDef {
     const char *name;
@@ -101,6 +110,9 @@ struct OpDef {
     void (*compose)(Builder *b, const Node *n, const Value *in, Value *out);
     Cost (*cost)(const Node *n);      /* NULL: element-wise, derived from the shapes                                   */
     const OpCase *cases;              /* NULL only for structural ops tested by name                                   */
+    /* Of an op that stands for several (mdr_ir_fuse): is `root` the last node of such a pattern? Fills f, which comes zeroed with
+     * every value absent. Its reference is its composition. NULL: an op that graphs are built of. */
+    bool (*match)(const Builder *b, const Uses *u, int32_t root, Fusion *f);
 };
 
 /* How a parameter starts. The protocol may replace LINEAR, LINEAR_BIAS and DT_BIAS (MAD.md section 2). */
@@ -183,6 +195,17 @@ typedef struct CopyMap { Value (*out)[MDR_MAX_OUT]; } CopyMap;
 typedef bool HasOp(const OpDef *op, void *ctx);
 MDR_API void mdr_ir_copy(Builder *b, const Graph *g, HasOp *has, void *ctx, CopyMap *map);
 MDR_API Value mdr_ir_copied(const CopyMap *map, Value v);
+
+/* Puts the ops of `rule` where their patterns stand, if accept(the new node) agrees, and drops what nobody reads any more. After
+ * the gradient, right before mdr_ir_finish: numbers of nodes change. */
+MDR_API void mdr_ir_fuse(Builder *b, int n_rule, const OpDef *const *rule, bool (*accept)(const Node *));
+/* For matches. Readers are live nodes, in order; a graph output counts as one, its number is INT32_MAX. */
+MDR_API int32_t mdr_ir_n_users(const Uses *u, Value v);
+MDR_API int32_t mdr_ir_user(const Uses *u, Value v, int32_t k);
+MDR_API int32_t mdr_ir_only_user(const Uses *u, Value v);            /* the one node that reads v, or -1                 */
+MDR_API bool mdr_ir_is(const Builder *b, Value v, const char *op);   /* v is made by such an op                          */
+/* A reader of v that is such an op and has v as its input k, or -1. */
+MDR_API int32_t mdr_ir_found(const Builder *b, const Uses *u, Value v, const char *op, int32_t k);
 
 /* Reverse-mode autodiff. Given dy[i] for y[i] (absent = none), appends nodes for the gradient of sum_i <y_i, dy_i> and sets
  * dx[j] for x[j] (absent where nothing depends). A value that lacks an axis which its gradient has gets `sum_batch`. A seed that

@@ -225,8 +225,8 @@ static Err *model_graphs(const ModelSpec *m, const Ask *a, Side *ref, Side *dev)
 {
     Graph *g = NULL;
     MDR_TRY(mdr_model_graph(m, &g));
-    Err *e = mdr_model_lower(g, mdr_exec_has, (void *)(uintptr_t)&mdr_exec_ref64, true, &ref->g);
-    if (!e) e = mdr_model_lower(g, mdr_exec_has, (void *)(uintptr_t)a->device, true, &dev->g);
+    Err *e = mdr_model_lower(g, mdr_exec_has, NULL, (void *)(uintptr_t)&mdr_exec_ref64, true, &ref->g);
+    if (!e) e = mdr_model_lower(g, mdr_exec_has, mdr_exec_fuse, (void *)(uintptr_t)a->device, true, &dev->g);
     mdr_ir_graph_free(g);
     return e;
 }

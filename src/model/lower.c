@@ -1,5 +1,5 @@
-/* Lowering a forward graph for a device and adding the gradient of every parameter. Lowering comes first: a composed op is
- * differentiated through its composition and never meets the gradient op of its fused form. */
+/* Lowering a forward graph for a device, adding the gradient of every parameter, fusing. Lowering comes first: a composed op is
+ * differentiated through its composition and never meets the gradient op of its fused form; fusing last: it finds both directions. */
 #include "model/model.h"
 
 static Err *add_gradients(Builder *b, const Graph *forward, const CopyMap *map) {
@@ -25,7 +25,7 @@ static Err *add_gradients(Builder *b, const Graph *forward, const CopyMap *map) 
     return e;
 }
 
-Err *mdr_model_lower(const Graph *forward, HasOp *has, void *ctx, bool with_grad, Graph **out) {
+Err *mdr_model_lower(const Graph *forward, HasOp *has, FuseOps *fuse, void *ctx, bool with_grad, Graph **out) {
     *out = NULL;
     Builder *b = mdr_ir_builder();
     CopyMap map = {mdr_alloc((size_t)forward->n_node * sizeof *map.out + 1)};
@@ -34,6 +34,7 @@ Err *mdr_model_lower(const Graph *forward, HasOp *has, void *ctx, bool with_grad
     if (!mdr_ir_failed(b)) {
         for (int32_t i = 0; i < forward->n_output; i++) mdr_ir_output(b, mdr_ir_copied(&map, forward->output[i]));
         if (with_grad) e = add_gradients(b, forward, &map);
+        if (fuse && !e) fuse(b, ctx);
     }
     mdr_free(map.out);
     if (e) {

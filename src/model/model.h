@@ -35,9 +35,10 @@ typedef struct ModelSpec {
  * Outputs: 0 loss (sum over the batch of ce * inv_count), 1 class counts [3, V]: both DT_SUM, POST.
  * Language model: embed, layers x + mixer(norm x), norm, linear with bias to V. Autoencoder: MAD.md section 3, compression. */
 MDR_API Err *mdr_model_graph(const ModelSpec *s, Graph **forward);
-/* Lowered for the device (`has`), with gradients: outputs: 0 loss, 1 class counts, then d<param i> in parameter order.
- * with_grad false: lowered only. */
-MDR_API Err *mdr_model_lower(const Graph *forward, HasOp *has, void *ctx, bool with_grad, Graph **out);
+/* Lowered for the device (`has`), with gradients: outputs: 0 loss, 1 class counts, then d<param i> in parameter order; then its fused
+ * ops, if it has any (`fuse`; NULL: as it is). with_grad false: no gradients. */
+typedef void FuseOps(Builder *b, void *ctx);
+MDR_API Err *mdr_model_lower(const Graph *forward, HasOp *has, FuseOps *fuse, void *ctx, bool with_grad, Graph **out);
 /* Starting values of one parameter: numel doubles, a function of (attr, rule, seed) only. */
 MDR_API void mdr_model_init(const ParamAttr *a, Shape s, int32_t init_rule, int32_t backbone, uint64_t seed, double *out);
 

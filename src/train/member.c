@@ -28,8 +28,8 @@ Err *mdr_train_graphs_open(const TrialSpec *s, const DeviceDef *device, int32_t 
     HasOp *has = s->composed ? mdr_exec_has_composed : mdr_exec_has;
     void *ctx = (void *)(uintptr_t)device;
     MDR_TRY(mdr_model_graph(&m, &g->forward));
-    MDR_TRY(mdr_model_lower(g->forward, has, ctx, true, &g->joint));
-    MDR_TRY(mdr_model_lower(g->forward, has, ctx, false, &g->eval));
+    MDR_TRY(mdr_model_lower(g->forward, has, s->composed ? NULL : mdr_exec_fuse, ctx, true, &g->joint));
+    MDR_TRY(mdr_model_lower(g->forward, has, s->composed ? NULL : mdr_exec_fuse, ctx, false, &g->eval));
     const char *update = s->train.optimizer == OPTIMIZER_ADAMW ? "adamw" : "sgd";
     PlanSpec train = {.device = device, .batch = s->train.batch_size, .first_grad = 2, .update = update};
     PlanSpec eval = {.device = device, .batch = eval_batch, .first_grad = -1};
