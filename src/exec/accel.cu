@@ -15,6 +15,8 @@ struct Accel {
     cudaStream_t stream;
     AccelInfo info;
     cudaEvent_t *mark;
+    cudaStream_t side[MDR_ACCEL_SIDES];
+    cudaEvent_t forked, joined[MDR_ACCEL_SIDES];
 };
 struct Recording { cudaGraphExec_t run; };
 
@@ -79,6 +81,11 @@ extern "C" Err *mdr_accel_open(int32_t device, Accel **out)
     Err *e = mdr_accel_info(device, &a->info);
     if (!e && a->info.why_not[0]) e = MDR_ERR_USER("GPU %d (%s) cannot be used: %s", device, a->info.name, a->info.why_not);
     if (!e) e = failed(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "a stream", __LINE__);
+    for (int i = 0; !e && i < MDR_ACCEL_SIDES; i++) {
+        e = failed(cudaStreamCreateWithFlags(&a->side[i], cudaStreamNonBlocking), "a stream", __LINE__);
+        if (!e) e = failed(cudaEventCreateWithFlags(&a->joined[i], cudaEventDisableTiming), "an event", __LINE__);
+    }
+    if (!e) e = failed(cudaEventCreateWithFlags(&a->forked, cudaEventDisableTiming), "an event", __LINE__);
     if (e) { mdr_free(a); return e; }
     a->mark = (cudaEvent_t *)mdr_alloc(MDR_ACCEL_MARKS * sizeof *a->mark);
     *out = a;
@@ -90,6 +97,11 @@ extern "C" void mdr_accel_close(Accel *a)
     if (!a) return;
     for (int i = 0; i < MDR_ACCEL_MARKS; i++)
         if (a->mark[i]) cudaEventDestroy(a->mark[i]);
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+        cudaEventDestroy(a->joined[i]);
+        cudaStreamDestroy(a->side[i]);
+    }
+    cudaEventDestroy(a->forked);
     cudaStreamDestroy(a->stream);
     mdr_free(a->mark);
     mdr_free(a);
@@ -157,6 +169,22 @@ extern "C" Err *mdr_accel_sync(Accel *a)
 extern "C" Err *mdr_accel_launched(Accel *)
 {
     CUDA_TRY(cudaGetLastError());
+    return NULL;
+}
+
+extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i % MDR_ACCEL_SIDES]; }
+extern "C" Err *mdr_accel_fork(Accel *a)
+{
+    CUDA_TRY(cudaEventRecord(a->forked, a->stream));
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) CUDA_TRY(cudaStreamWaitEvent(a->side[i], a->forked, 0));
+    return NULL;
+}
+extern "C" Err *mdr_accel_join(Accel *a)
+{
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+        CUDA_TRY(cudaEventRecord(a->joined[i], a->side[i]));
+        CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
+    }
     return NULL;
 }
 

@@ -48,6 +48,13 @@ MDR_API Err *mdr_accel_record_end(Accel *a, Recording **r);
 MDR_API Err *mdr_accel_replay(Accel *a, Recording *r);
 MDR_API void mdr_accel_recording_free(Recording *r);
 
+/* Small pieces of work that do not depend on one another run side by side: between fork and join they are enqueued on sides (any
+ * number i; cudaStream_t). They see what was enqueued before the fork; what comes after the join sees them. */
+enum { MDR_ACCEL_SIDES = 8 };
+MDR_API Err *mdr_accel_fork(Accel *a);
+MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
+MDR_API Err *mdr_accel_join(Accel *a);
+
 /* Times on the device: mark() notes a moment, elapsed() waits for both and gives seconds between them. */
 enum { MDR_ACCEL_MARKS = 4096 };
 MDR_API Err *mdr_accel_mark(Accel *a, int32_t i);

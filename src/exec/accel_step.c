@@ -175,13 +175,29 @@ int64_t mdr_exec_accel_bytes(const Plan *p, int32_t n_member)
 }
 
 /* ---- enqueueing ---- */
-static Err *run_phase(AccelExec *a, Phase phase, const Frame *f)
+static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
-    for (int32_t i = a->p->begin[phase]; i < a->p->begin[phase + 1]; i++) {
+    for (int32_t i = from; i < to; i++) {
         if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, i));
         mdr_exec_instr(a->p, &a->p->instr[i], f, 0, -1);
     }
     return NULL;
+}
+/* What a phase prepares for later ones (weights in a kernel's layout) is small, many, and needs no scratch: side by side. */
+static Err *run_phase(AccelExec *a, Phase phase, const Frame *f)
+{
+    const int32_t from = a->p->begin[phase], to = a->p->begin[phase + 1];
+    int32_t plain = to;
+    while (plain > from && a->p->instr[plain - 1].prep_units) plain--;
+    if (a->profiling || to - plain < 2) return run_instrs(a, from, to, f);
+    MDR_TRY(run_instrs(a, from, plain, f));
+    MDR_TRY(mdr_accel_fork(a->accel));
+    for (int32_t i = plain; i < to; i++) {
+        Frame side = *f;
+        side.stream = mdr_accel_side(a->accel, i);
+        mdr_exec_instr(a->p, &a->p->instr[i], &side, 0, -1);
+    }
+    return mdr_accel_join(a->accel);
 }
 
 static Err *gather_results(AccelExec *a, const Frame *f)

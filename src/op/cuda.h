@@ -18,7 +18,7 @@
  *     Arithmetic, statistics and sums are float (double where noted); only the operands of products may be rounded to bf16.
  *  5. scratch(node, extent): device memory for the whole call, all members (extent.n_member of them).
  *  6. Prep.run sees all members at once; every in[] is set; out[0] has size 4, its member stride in floats; elements() counts
- *     floats. In plans of bf16 in[0].size is 2.
+ *     floats. In plans of bf16 in[0].size is 2. It has no scratch: several run side by side.
  *
  * Compiled by nvcc; for tests also by g++ with -DMDR_CUDA_EMULATED against test/emulator, which runs threads as fibers, so a file
  * may use only what that offers (its cuda_runtime.h lists it). Only op/cuda.h and op/cuda_mma.h hold PTX. */

@@ -5,20 +5,27 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <vector>
 
 typedef std::vector<std::function<cudaError_t()>> Work;
-struct EmuGraph { Work work; };
+struct EmuGraph {
+    Work work;
+    std::set<EmuStream *> open;                           /* streams that joined in and were not waited for since */
+};
 struct EmuGraphExec { Work work; };
 struct EmuStream {
-    EmuGraph *recording;
+    std::shared_ptr<EmuGraph> recording;
     bool spoilt;                                          /* something that cannot be recorded came */
+    EmuStream *root;                                      /* whose recording, `graph`, this stream joined by waiting for its event */
+    std::shared_ptr<EmuGraph> graph;
 };
 struct EmuEvent {
     double at;
     bool happened, recorded;
+    EmuStream *from, *root;                               /* of a recorded event: its stream, and the one that is recorded */
 };
 struct Block {
     char *map;
@@ -184,7 +191,16 @@ bool emu_name_device(const void *p, char *text, size_t size)
 /* ---- what can be enqueued ---- */
 static EmuStream plain_stream;
 static int recordings;                                    /* streams that are recorded now */
-static EmuStream *stream_of(cudaStream_t s) { return s ? s : &plain_stream; }
+/* The stream itself, or the one whose recording it takes part in. */
+static EmuStream *stream_of(cudaStream_t s)
+{
+    if (!s) return &plain_stream;
+    if (s->recording || !s->root) return s;
+    if (s->root->recording == s->graph) return s->root;
+    s->root = nullptr;
+    s->graph.reset();
+    return s;
+}
 static cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work)
 {
     if (lost) return result(cudaErrorLaunchFailure);
@@ -195,6 +211,7 @@ static cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> wor
     }
     if (s->spoilt) return result(cudaErrorStreamCaptureInvalidated);
     s->recording->work.push_back(std::move(work));
+    if (stream && stream != s) s->recording->open.insert(stream);
     return result(cudaSuccess);
 }
 /* Not while this stream is recorded. */
@@ -346,7 +363,7 @@ cudaError_t cudaStreamCreate(cudaStream_t *s) { return cudaStreamCreateWithFlags
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     HOLD;
-    if (s && s->recording) recordings--, delete s->recording;
+    if (s && s->recording) recordings--;
     delete s;
     return result(cudaSuccess);
 }
@@ -367,10 +384,28 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
 {
     HOLD;
     if (!e) return result(cudaErrorInvalidResourceHandle);
-    e->recorded = stream_of(stream)->recording != nullptr;
+    e->root = stream_of(stream);
+    e->from = stream ? stream : &plain_stream;
+    e->recorded = e->root->recording != nullptr;
     if (e->recorded || lost) return result(cudaSuccess);
     e->at = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
     e->happened = true;
+    return result(cudaSuccess);
+}
+/* Waiting for an event of a recording joins it; the recorded stream's waiting for a side lets that side go. */
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+    HOLD;
+    if (!s || !e) return result(cudaErrorInvalidResourceHandle);
+    if (!e->recorded) return result(stream_of(s)->recording ? cudaErrorStreamCaptureIsolation : cudaSuccess);
+    if (!e->root->recording || (s->recording && s != e->root)) return result(cudaErrorCapturedEvent);
+    if (s == e->root) {
+        e->root->recording->open.erase(e->from);
+    } else {
+        s->root = e->root;
+        s->graph = e->root->recording;
+        s->graph->open.insert(s);
+    }
     return result(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
@@ -394,7 +429,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
     if (lost) return result(cudaErrorLaunchFailure);
     if (!s) return result(cudaErrorStreamCaptureUnsupported);
     if (s->recording) return result(cudaErrorIllegalState);
-    s->recording = new EmuGraph();
+    s->recording = std::make_shared<EmuGraph>();
     s->spoilt = false;
     recordings++;
     return result(cudaSuccess);
@@ -404,13 +439,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
     HOLD;
     *graph = nullptr;
     if (!s || !s->recording) return result(cudaErrorIllegalState);
-    const bool good = !s->spoilt && !lost;
-    if (good) *graph = s->recording;
-    else delete s->recording;
-    s->recording = nullptr;
+    const bool good = !s->spoilt && !lost, joined = s->recording->open.empty();
+    if (good && joined) *graph = new EmuGraph(*s->recording);
+    s->recording.reset();
     s->spoilt = false;
     recordings--;
-    return result(good ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+    return result(!good ? cudaErrorStreamCaptureInvalidated : joined ? cudaSuccess : cudaErrorStreamCaptureUnjoined);
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status)
 {

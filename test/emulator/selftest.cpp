@@ -286,6 +286,42 @@ static void test_recording(void)
     GOOD(cudaStreamDestroy(s));
     cudaGetLastError();
 }
+/* Sides that join a recording and are waited for are part of it; one that is not spoils it; outside they are streams of their own. */
+static void test_sides(void)
+{
+    cudaStream_t s, side;
+    cudaGraph_t graph;
+    cudaGraphExec_t run;
+    cudaEvent_t a, b;
+    Numbers<float> x(100);
+    GOOD(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    GOOD(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
+    GOOD(cudaEventCreateWithFlags(&a, cudaEventDisableTiming));
+    GOOD(cudaEventCreateWithFlags(&b, cudaEventDisableTiming));
+    for (int joins = 0; joins < 2; joins++) {
+        GOOD(cudaMemsetAsync(x.data, 0, 400, s));
+        GOOD(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+        GOOD(cudaEventRecord(a, s));
+        GOOD(cudaStreamWaitEvent(side, a, 0));
+        MDR_LAUNCH(add, 4, 32, 0, side, x.data, 2.0f, 100);
+        GOOD(cudaEventRecord(b, side));
+        if (joins) GOOD(cudaStreamWaitEvent(s, b, 0));
+        CHECK(cudaStreamEndCapture(s, &graph) == (joins ? cudaSuccess : cudaErrorStreamCaptureUnjoined));
+        cudaGetLastError();
+        CHECK(x.host()[7] == 0.0f);
+    }
+    GOOD(cudaGraphInstantiate(&run, graph, 0));
+    GOOD(cudaGraphDestroy(graph));
+    GOOD(cudaGraphLaunch(run, s));
+    CHECK(x.host()[7] == 2.0f);
+    MDR_LAUNCH(add, 4, 32, 0, side, x.data, 2.0f, 100);
+    CHECK(x.host()[7] == 4.0f);
+    GOOD(cudaGraphExecDestroy(run));
+    GOOD(cudaEventDestroy(a));
+    GOOD(cudaEventDestroy(b));
+    GOOD(cudaStreamDestroy(side));
+    GOOD(cudaStreamDestroy(s));
+}
 static void test_refusals(void)
 {
     Numbers<float> x(100);
@@ -487,6 +523,7 @@ extern "C" int emu_selftest(char *message, int size)
         for (int x : out.host()) CHECK(x == 1);
     }
     test_recording();
+    test_sides();
     test_refusals();
     test_deaths();
     test_failing_device();
