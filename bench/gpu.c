@@ -93,6 +93,46 @@ static Err *copy_rate(Accel *accel, double *rate)
     return e;
 }
 
+/* Seconds of the recorded step, and of as many launches that do nothing: what of a step can at most lie between kernels. */
+enum { REPLAYS = 20 };
+static Err *replayed(Accel *accel, Recording *r, double *seconds)
+{
+    Err *e = mdr_accel_replay(accel, r);
+    if (!e) e = mdr_accel_mark(accel, 0);
+    for (int i = 0; i < REPLAYS && !e; i++) e = mdr_accel_replay(accel, r);
+    if (!e) e = mdr_accel_mark(accel, 1);
+    if (!e) e = mdr_accel_elapsed(accel, 0, 1, seconds);
+    *seconds /= REPLAYS;
+    return e;
+}
+static Err *nothing(Accel *accel, int32_t launches, double *seconds)
+{
+    void *count = NULL;
+    Recording *r = NULL;
+    Err *e = mdr_accel_alloc(accel, 2 * sizeof(int32_t), &count);
+    if (!e) e = mdr_accel_fill(accel, count, 0, 2 * sizeof(int32_t));
+    if (!e) e = mdr_accel_record_begin(accel);
+    for (int32_t i = 0; i < launches && !e; i++) e = mdr_accel_ones(accel, 1, count, (int32_t *)count + 1);
+    if (!e) e = mdr_accel_record_end(accel, &r);
+    if (!e) e = replayed(accel, r, seconds);
+    mdr_accel_recording_free(r);
+    mdr_accel_free(accel, count);
+    return e;
+}
+static Err *between(const Net *n, Accel *accel, int32_t members)
+{
+    double empty = 0, step = 0;
+    Err *e = nothing(accel, mdr_exec_launches(n->exec), &empty);
+    if (!e) e = mdr_accel_mark(accel, 2);
+    for (int i = 0; i < REPLAYS && !e; i++) e = mdr_exec_replay(n->exec);
+    if (!e) e = mdr_accel_mark(accel, 3);
+    if (!e) e = mdr_accel_elapsed(accel, 2, 3, &step);
+    step /= REPLAYS;
+    if (!e) printf("  %d members: %d launches, %.3f ms a step; as many empty launches %.3f ms: between kernels at most %.1f %%\n", members,
+                   mdr_exec_launches(n->exec), step * 1e3, empty * 1e3, 100 * empty / step);
+    return e;
+}
+
 static Err *kernels(const Arch *arch, int32_t length, int32_t precision, int32_t members, Accel *accel, double copy)
 {
     enum { STEPS = 5 };
@@ -109,6 +149,7 @@ static Err *kernels(const Arch *arch, int32_t length, int32_t precision, int32_t
     Err *e = net_open(&n, &m, device, 0, members, NULL, accel);
     if (!e) e = net_batch(s.task, &s.setting, x);
     if (!e) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
+    if (!e) e = between(&n, accel, members);
     if (!e) mdr_exec_profile(n.exec, true);
     for (int i = 0; i < STEPS && !e; i++) e = mdr_exec_step(n.exec, n.pop, in, BATCH, true);
     if (!e) {

@@ -18,7 +18,7 @@ struct Accel {
     cudaStream_t side[MDR_ACCEL_SIDES];
     cudaEvent_t forked, joined[MDR_ACCEL_SIDES];
 };
-struct Recording { cudaGraphExec_t run; };
+struct Recording { cudaGraphExec_t run; int32_t launches; };
 
 static const char *const OOM = "not enough GPU memory";
 
@@ -199,13 +199,17 @@ extern "C" Err *mdr_accel_record_end(Accel *a, Recording **r)
     cudaGraphExec_t run = NULL;
     *r = NULL;
     CUDA_TRY(cudaStreamEndCapture(a->stream, &graph));
-    cudaError_t e = cudaGraphInstantiate(&run, graph, 0);
+    size_t launches = 0;
+    cudaError_t e = cudaGraphGetNodes(graph, NULL, &launches);
+    if (e == cudaSuccess) e = cudaGraphInstantiate(&run, graph, 0);
     cudaGraphDestroy(graph);
     MDR_TRY(failed(e, "recording a step", __LINE__));
     *r = (Recording *)mdr_alloc(sizeof **r);
     (*r)->run = run;
+    (*r)->launches = (int32_t)launches;
     return NULL;
 }
+extern "C" int32_t mdr_accel_launches(const Recording *r) { return r->launches; }
 extern "C" Err *mdr_accel_replay(Accel *a, Recording *r)
 {
     CUDA_TRY(cudaGraphLaunch(r->run, a->stream));

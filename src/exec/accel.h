@@ -45,6 +45,7 @@ MDR_API Err *mdr_accel_launched(Accel *a);                            /* did an 
 typedef struct Recording Recording;
 MDR_API Err *mdr_accel_record_begin(Accel *a);
 MDR_API Err *mdr_accel_record_end(Accel *a, Recording **r);
+MDR_API int32_t mdr_accel_launches(const Recording *r);               /* kernels and copies that it holds                  */
 MDR_API Err *mdr_accel_replay(Accel *a, Recording *r);
 MDR_API void mdr_accel_recording_free(Recording *r);
 

@@ -31,6 +31,7 @@ Err *mdr_accel_sync(Accel *a) { (void)a; return none(); }
 Err *mdr_accel_launched(Accel *a) { (void)a; return none(); }
 Err *mdr_accel_record_begin(Accel *a) { (void)a; return none(); }
 Err *mdr_accel_record_end(Accel *a, Recording **r) { (void)a; *r = NULL; return none(); }
+int32_t mdr_accel_launches(const Recording *r) { (void)r; return 0; }
 Err *mdr_accel_replay(Accel *a, Recording *r) { (void)a, (void)r; return none(); }
 void mdr_accel_recording_free(Recording *r) { (void)r; }
 Err *mdr_accel_fork(Accel *a) { (void)a; return none(); }

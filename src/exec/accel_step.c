@@ -415,3 +415,8 @@ Err *mdr_exec_replay(Exec *e)
     return mdr_accel_replay(a->accel, a->step);
 }
 Accel *mdr_exec_accel(const Exec *e) { return mdr_exec_of_accel(e)->accel; }
+int32_t mdr_exec_launches(const Exec *e)
+{
+    const AccelExec *a = mdr_exec_of_accel(e);
+    return a->step ? mdr_accel_launches(a->step) : 0;
+}

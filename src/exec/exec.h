@@ -107,6 +107,7 @@ typedef Err *ExecHook(void *ctx, Exec *e);                                    /*
 /* Records before -> step -> after as one graph; replay enqueues it once and does not wait. Recording again replaces it. */
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, ExecHook *before, ExecHook *after, void *ctx);
 MDR_API Err *mdr_exec_replay(Exec *e);
+MDR_API int32_t mdr_exec_launches(const Exec *e);                             /* kernels and copies of the recorded step; 0: none  */
 MDR_API Accel *mdr_exec_accel(const Exec *e);
 
 /* Before every step all working memory is filled with NaNs, so that a kernel that reads what was not written shows. mdr_exec_eval

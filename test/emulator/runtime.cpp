@@ -477,6 +477,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     return enqueue(stream, [run, copy = exec->work]() { return run(copy); });
 }
 cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t) { HOLD; return result(exec ? cudaSuccess : cudaErrorInvalidValue); }
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void *, size_t *n)
+{
+    *n = graph ? graph->work.size() : 0;
+    return result(graph ? cudaSuccess : cudaErrorInvalidValue);
+}
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { HOLD; delete graph; return result(cudaSuccess); }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { HOLD; delete exec; return result(cudaSuccess); }
 
