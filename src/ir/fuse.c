@@ -74,7 +74,8 @@ static Value moved(const Moved *m, Value v) { return v.node < 0 ? MDR_ABSENT : m
 static void keep_node(Builder *b, Moved *m, int32_t i, Node *n)
 {
     for (int k = 0; k < n->n_in; k++) n->in[k] = moved(m, n->in[k]);
-    for (int k = 0; k < n->n_out; k++) m->now[i][k] = (Value){b->n_node, k};
+    for (int k = 0; k < n->n_out; k++)
+        if (m->now[i][k].node == 0) m->now[i][k] = (Value){b->n_node, k};      /* else a fused node made it ahead            */
     b->node[b->n_node++] = n;
 }
 

@@ -82,7 +82,7 @@ typedef struct Fusion {
     int64_t attr[16];                 /* op->attr_size bytes                                                          */
     int32_t n_in;
     Value in[MDR_MAX_IN];             /* values of the graph as it was, all made before the root                       */
-    Value out[MDR_MAX_OUT];           /* the value that output i stands for from the root on; absent: nobody's         */
+    Value out[MDR_MAX_OUT];           /* the value, made before the root or after it, that output i stands for; absent: nobody's */
 } Fusion;
 typedef struct Uses Uses;             /* who reads what, see mdr_ir_fuse                                              */
 

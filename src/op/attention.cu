@@ -1,8 +1,10 @@
-/* attention on the GPU: causal softmax attention, forward (attention_grad.cu is its gradient, attention.c says what is computed).
- * Keys and values pass by in tiles of 64; a warp owns 16 to 64 query rows of one head and keeps their outputs, sums and shifts in
+/* attention on the GPU: causal softmax attention, forward (attention_grad.cu is its gradient, attention.c says what is computed), and
+ * rope_attention, which rotates q and k first. Heads of up to 8: cuda_attention_heads.h. Others, and more than HEAD_ROWS rows:
+ * keys and values pass by in tiles of 64; a warp owns 16 to 64 query rows of one head and keeps their outputs, sums and shifts in
  * registers. Shifts are lazy: a row's exponents may grow to 2^8 before its sums are rescaled, which after the first keys almost
  * never happens (as in FlashAttention 4). Not here: score matrices in memory. Dao et al. 2022. */
-#include "op/cuda_attention.h"
+#include "op/cuda_attention_heads.h"
+#include <math.h>
 
 enum { KEYS = 64, STEP = 32 };
 
@@ -53,7 +55,7 @@ static __device__ __forceinline__ void attend_step(Rows<D> &r, const Frag<Plan<D
             load_frag<S, RC, false>(k, K, key + 16 * n, chunk0 + c * S / 8, lane);
             add_product<S>(s[n], q[c], k);
         }
-    if constexpr (MASKED)
+    if constexpr (MASKED) {
 #pragma unroll
         for (int n = 0; n < STEP / 16; n++)
 #pragma unroll
@@ -61,6 +63,7 @@ static __device__ __forceinline__ void attend_step(Rows<D> &r, const Frag<Plan<D
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     if (!seen(ahead, 16 * n + 8 * j + i % 2 - i / 2 * 8, shape.window)) s[n][j][i] = -INFINITY;
+    }
     float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int n = 0; n < STEP / 16; n++)
@@ -176,6 +179,12 @@ template <int D> static void enqueue(const Call *c, AttentionShape s)
                c->n_seq, s);
 }
 
+static void enqueue_narrow(const Call *c, AttentionShape s)
+{
+    if (s.rows <= HEAD_ROWS) enqueue_8(c, s, Turns{});                 /* no row turns */
+    else enqueue<8>(c, s);
+}
+
 template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 3) attend_plain(Arg q, Arg k, Arg v, Arg y, Arg lse, const int32_t *n_seq,
                                                                                           AttentionShape s)
 {
@@ -238,7 +247,7 @@ static void run_attention(const Call *c, int64_t unit0, int64_t unit1)
     for (int i = 0; i < 3; i++) half = is_bf16(c->in[i], &s) && half;
     typedef void Enqueue(const Call *, AttentionShape);
     static const struct { int32_t most; Enqueue *to; }
-        products[] = {{8, enqueue<8>}, {16, enqueue<16>}, {32, enqueue<32>}, {64, enqueue<64>}, {128, enqueue<128>}, {0, NULL}},
+        products[] = {{8, enqueue_narrow}, {16, enqueue<16>}, {32, enqueue<32>}, {64, enqueue<64>}, {128, enqueue<128>}, {0, NULL}},
         plain[] = {{8, enqueue_plain<8>}, {16, enqueue_plain<16>}, {1024, enqueue_plain<32>}, {0, NULL}};
     for (int i = 0; half && products[i].to; i++)
         if (s.d <= products[i].most) return products[i].to(c, s);
@@ -247,4 +256,31 @@ static void run_attention(const Call *c, int64_t unit0, int64_t unit1)
 }
 static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const AttentionAttr *)n->attr)->n_heads <= 1024; }
 
-extern "C" const CudaRow mdr_cuda_rows_attention[] = {{"attention", {run_attention, NULL, NULL, {}}, applies, 0, 1u << 1}, {}};
+/* ---- with the rotation inside; what is not bf16 is rounded as it comes ---- */
+typedef struct RopeAttentionAttr { AttentionAttr attention; double base; } RopeAttentionAttr;   /* as in rope_attention.c */
+
+static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
+{
+    (void)unit0;
+    (void)unit1;
+    AttentionShape s = attention_shape(c);
+    bool half = is_bf16(c->out[0], &s);
+    for (int i = 0; i < 3; i++) half = is_bf16(c->in[i], &s) && half;
+    s.vectors = s.vectors && half;
+    Turns turns;
+    for (int i = 0; i < 4; i++) {
+        const double turn = pow(((const RopeAttentionAttr *)c->node->attr)->base, -0.25 * i) / (2.0 * M_PI);
+        turns.step[i] = (uint32_t)(int64_t)rint(turn * 4294967296.0);
+    }
+    enqueue_8(c, s, turns);
+}
+static bool turned_applies(const Node *n)
+{
+    const Shape q = n->in_type[0].shape;
+    return q.d[1] == 8 * ((const AttentionAttr *)n->attr)->n_heads && q.d[0] <= HEAD_ROWS;
+}
+
+extern "C" const CudaRow mdr_cuda_rows_attention[] = {
+    {"attention", {run_attention, NULL, NULL, {}}, applies, 0, 1u << 1},
+    {"rope_attention", {run_turned, NULL, NULL, {}}, turned_applies, 0, 1u << 1},
+    {}};

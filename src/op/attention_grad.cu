@@ -1,12 +1,10 @@
 /* attention_grad on the GPU (attention.c: the equations). With p = exp(s - lse) made anew and D = dy.y - dlse,
  *   ds = p (dy.v - D);   dv = p^T dy,   dk = d^-1/2 ds^T q,   dq = d^-1/2 ds k
  * scores are made transposed, [keys][queries], so that p and ds, as a product leaves them, are operands of the products that give dv and dk;
- * only dq wants ds turned round. A warp owns keys and walks the queries that see them. Heads of 8: one pass, dq is summed in shared memory
- * (warps that share a head take turns at a query tile, in a fixed order). Other heads, and sequences whose dq does not fit:
- * a second kernel makes dq, with the scores once more. No atomics anywhere. Dao et al. 2022. */
-#include "op/cuda_attention.h"
-
-typedef struct GradArgs { Arg q, k, v, y, lse, dy, dlse, dq, dk, dv; } GradArgs;
+ * only dq wants ds turned round. Heads of 8, up to HEAD_ROWS rows: one pass (cuda_attention_grad.h). Others: a warp owns keys and walks the
+ * queries that see them, and a second kernel makes dq, with the scores once more. No atomics anywhere. Dao et al. 2022.
+ * rope_attention_grad is the same with the rotation of q and k before and its inverse on dq and dk behind, for the first kind of heads. */
+#include "op/cuda_attention_grad.h"
 
 /* What a query row needs besides q and dy: lse in powers of two, and D. Rows past the end: p = 0. */
 static __device__ __forceinline__ float2 row_stat(const GradArgs &a, const AttentionShape &s, const Spot &at, int row, int head, float lse,
@@ -22,70 +20,39 @@ static __device__ __forceinline__ float row_lse(const GradArgs &a, const Attenti
 }
 
 /* ---- keys ---- */
-/* D: padded head; G heads a block, W warps a head; BLOCKS > 1: all rows are in shared memory and a warp takes several key blocks in
- * turn; FUSED: dq too; SPLIT: registers do not hold dk and dv at once, half of the blocks make one and half the other.
- * A warp's key block: NK times 16. TILE: keys, QUERIES: query rows in shared memory at a time. */
-template <int D_, int G_, int W_, int BLOCKS_, bool FUSED_> struct KeysPlan {
-    static constexpr int D = D_, G = G_, W = W_, BLOCKS = BLOCKS_, CH = D / 8, RC = G * CH, THREADS = 32 * G * W, NK = FUSED_ ? 2 : 1,
-                         TILE = W * 16 * NK * BLOCKS, QUERIES = BLOCKS > 1 ? TILE : D == 128 ? 32 : 64, BUFFERS = BLOCKS > 1 ? 1 : 2, S = D <= 16 ? D : 32, PARTS = D / S,
-                         PAIRS = (QUERIES * G + THREADS - 1) / THREADS, PER_SM = THREADS == 512 || D == 128 ? 1 : 2;
-    static constexpr bool FUSED = FUSED_, SPLIT = D == 128;
-    static_assert(!FUSED || W <= QUERIES / 16, "each warp of a head needs a query tile of its own");
+/* D: padded head; G heads a block, 4 warps a head, each 16 keys; SPLIT: registers do not hold dk and dv at once, half of the blocks make
+ * one and half the other. TILE: keys, QUERIES: query rows in shared memory at a time. */
+template <int D_, int G_> struct KeysPlan {
+    static constexpr int D = D_, G = G_, W = 4, CH = D / 8, RC = G * CH, THREADS = 32 * G * W, TILE = W * 16, QUERIES = D == 128 ? 32 : 64,
+                         S = D <= 16 ? D : 32, PARTS = D / S, PAIRS = (QUERIES * G + THREADS - 1) / THREADS, PER_SM = THREADS == 512 || D == 128 ? 1 : 2;
+    static constexpr bool SPLIT = D == 128;
+    static constexpr size_t BYTES = 32 * (size_t)TILE * RC + 96 * (size_t)QUERIES * RC + sizeof(float2) * G * QUERIES;
 };
-/* dq in shared memory: [head][query tile][8 columns][16 rows][8] floats, heads set apart by a few banks */
-static __host__ __device__ inline int dq_floats(int rows, int chunks) { return (rows + 15) / 16 * chunks * 128 + 8; }
-template <class P> static size_t keys_bytes(int rows)
-{
-    const size_t tile = 16 * (size_t)P::QUERIES * P::RC, y = tile * P::BUFFERS;
-    const size_t dq = P::FUSED ? sizeof(float) * P::G * (size_t)dq_floats(rows, P::CH) : 0;
-    return 32 * (size_t)P::TILE * P::RC + 2 * tile * P::BUFFERS + sizeof(float2) * P::G * P::QUERIES + (P::BUFFERS == 2 ? y + dq : y > dq ? y : dq);
-}
 
 template <class P> struct KeyRows {
-    Frag<P::S> k[P::NK], v[P::NK], turned[P::NK];
-    float dk[P::NK][P::CH][4], dv[P::NK][P::SPLIT ? 1 : P::CH][4];        /* SPLIT: dk is either */
+    Frag<P::S> k, v;
+    float dk[P::CH][4], dv[P::SPLIT ? 1 : P::CH][4];                  /* SPLIT: dk is either */
 };
 
 template <class P> static __device__ __forceinline__ void begin_keys(KeyRows<P> &r, const uint4 *K, const uint4 *V, int row, int chunk0, int lane)
 {
+    if constexpr (P::PARTS == 1) {
+        load_frag<P::S, P::RC, false>(r.k, K, row, chunk0, lane);
+        load_frag<P::S, P::RC, false>(r.v, V, row, chunk0, lane);
+    }
 #pragma unroll
-    for (int n = 0; n < P::NK; n++) {
-        if constexpr (P::PARTS == 1) {
-            load_frag<P::S, P::RC, false>(r.k[n], K, row + 16 * n, chunk0, lane);
-            load_frag<P::S, P::RC, false>(r.v[n], V, row + 16 * n, chunk0, lane);
+    for (int e = 0; e < P::CH; e++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            r.dk[e][i] = 0.0f;
+            if constexpr (!P::SPLIT) r.dv[e][i] = 0.0f;
         }
-        if constexpr (P::FUSED) load_frag<P::S, P::RC, true>(r.turned[n], K, row + 16 * n, chunk0, lane);
-#pragma unroll
-        for (int e = 0; e < P::CH; e++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                r.dk[n][e][i] = 0.0f;
-                if constexpr (!P::SPLIT) r.dv[n][e][i] = 0.0f;
-            }
-    }
 }
 
-/* dq[16][8 CH] += ds^T k: where it lies is the caller's for the time being. */
-template <class P> static __device__ __forceinline__ void add_dq(float *dq, const uint32_t (*ds)[4], const bool *skip, const KeyRows<P> &r, int lane)
-{
-#pragma unroll
-    for (int e = 0; e < P::CH; e++) {
-        float2 *low = (float2 *)(dq + e * 128) + lane, *high = low + 32;
-        float acc[4] = {low->x, low->y, high->x, high->y};
-#pragma unroll
-        for (int n = 0; n < P::NK; n++)
-            if (!skip[n]) mma_16816(acc, ds[n], r.turned[n].w + 2 * e);
-        *low = make_float2(acc[0], acc[1]);
-        *high = make_float2(acc[2], acc[3]);
-    }
-}
-
-/* One query tile (16 rows from `row` of the stage, q0 in the sequence) against the warp's keys (from key_row of the tile, k0 in the sequence).
- * Not MASKED: every row sees every key, and no branch keeps the 16s of keys from going hand in hand. */
-template <class P, bool MASKED>
+/* One query tile (16 rows from `row` of the stage, q0 in the sequence) against the warp's keys (from key_row of the tile, k0 in the sequence). */
+template <class P>
 static __device__ __forceinline__ void add_queries(KeyRows<P> &r, const uint4 *K, const uint4 *V, int key_row, const uint4 *Q, const uint4 *DY,
-                                                   const float2 *stat, float *dq, int row,
-                                                   int chunk0, int lane, int q0, int k0, const AttentionShape &s, bool values)
+                                                   const float2 *stat, int row, int chunk0, int lane, int q0, int k0, const AttentionShape &s, bool values)
 {
     constexpr int S = P::S, RC = P::RC;
     if constexpr (P::PARTS > 1) asm volatile("" : "+r"(lane));         /* the addresses of wide heads are made anew: no room for them */
@@ -98,65 +65,51 @@ static __device__ __forceinline__ void add_queries(KeyRows<P> &r, const uint4 *K
     }
     /* of queries 2t, 2t+1 (and 8 on): lse, D, lse, D */
     const float4 z[2] = {*(const float4 *)(stat + row + lane % 4 * 2), *(const float4 *)(stat + row + 8 + lane % 4 * 2)};
-    uint32_t turned[P::NK][4];
-    bool skip[P::NK] = {};
-#pragma unroll
-    for (int n = 0; n < P::NK; n++) {
-        const int key = k0 + 16 * n, behind = key + lane / 4 - q0 - lane % 4 * 2;
-        skip[n] = MASKED && !any_seen(q0, 16, key, 16, s.window);
-        if (skip[n]) continue;
-        float p[2][4] = {}, ds[2][4] = {{-z[0].y, -z[0].w, -z[0].y, -z[0].w}, {-z[1].y, -z[1].w, -z[1].y, -z[1].w}};
+    const int behind = k0 + lane / 4 - q0 - lane % 4 * 2;
+    float p[2][4] = {}, ds[2][4] = {{-z[0].y, -z[0].w, -z[0].y, -z[0].w}, {-z[1].y, -z[1].w, -z[1].y, -z[1].w}};
 #pragma unroll(P::PARTS > 4 ? 2 : P::PARTS)
-        for (int c = 0; c < P::PARTS; c++)
-            if constexpr (P::PARTS == 1) {
-                add_product<S>(p, r.k[n], q);
-                add_product<S>(ds, r.v[n], dy);
-            } else {
-                Frag<S> a;
-                load_frag<S, RC, false>(a, K, key_row + 16 * n, chunk0 + c * S / 8, lane);
-                load_frag<S, RC, false>(q, Q, row, chunk0 + c * S / 8, lane);
-                add_product<S>(p, a, q);
-                if (P::SPLIT && values) continue;
-                load_frag<S, RC, false>(a, V, key_row + 16 * n, chunk0 + c * S / 8, lane);
-                load_frag<S, RC, false>(dy, DY, row, chunk0 + c * S / 8, lane);
-                add_product<S>(ds, a, dy);
-            }
+    for (int c = 0; c < P::PARTS; c++)
+        if constexpr (P::PARTS == 1) {
+            add_product<S>(p, r.k, q);
+            add_product<S>(ds, r.v, dy);
+        } else {
+            Frag<S> a;
+            load_frag<S, RC, false>(a, K, key_row, chunk0 + c * S / 8, lane);
+            load_frag<S, RC, false>(q, Q, row, chunk0 + c * S / 8, lane);
+            add_product<S>(p, a, q);
+            if (P::SPLIT && values) continue;
+            load_frag<S, RC, false>(a, V, key_row, chunk0 + c * S / 8, lane);
+            load_frag<S, RC, false>(dy, DY, row, chunk0 + c * S / 8, lane);
+            add_product<S>(ds, a, dy);
+        }
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[j][i] = fast_exp2(p[j][i] * s.unit - (i % 2 ? z[j].z : z[j].x));
+    if (any_hidden(q0, 16, k0, 16, s.window))
 #pragma unroll
         for (int j = 0; j < 2; j++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) p[j][i] = fast_exp2(p[j][i] * s.unit - (i % 2 ? z[j].z : z[j].x));
-        if (MASKED && any_hidden(q0, 16, key, 16, s.window))
+            for (int i = 0; i < 4; i++)
+                if (!seen(8 * j + i % 2 - i / 2 * 8, behind, s.window)) p[j][i] = 0.0f;
+    uint32_t operand[4];
+    pack_operand(operand, p);
 #pragma unroll
-            for (int j = 0; j < 2; j++)
+    for (int j = 0; j < 2; j++)
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    if (!seen(8 * j + i % 2 - i / 2 * 8, behind, s.window)) p[j][i] = 0.0f;
-        uint32_t operand[4];
-        pack_operand(operand, p);
-#pragma unroll
-        for (int j = 0; j < 2; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) ds[j][i] *= p[j][i];
-        if constexpr (!P::SPLIT)
-#pragma unroll
-            for (int c = 0; c < P::PARTS; c++) {
-                if constexpr (P::PARTS > 1) load_frag<S, RC, true>(dy_turned, DY, row, chunk0 + c * S / 8, lane);
-                add_weighted<S>(r.dv[n] + c * S / 8, operand, dy_turned);
-            }
-        if (!P::SPLIT || !values) pack_operand(operand, ds);
+        for (int i = 0; i < 4; i++) ds[j][i] *= p[j][i];
+    if constexpr (!P::SPLIT)
 #pragma unroll
         for (int c = 0; c < P::PARTS; c++) {
-            if constexpr (P::PARTS > 1) load_frag<S, RC, true>(q_turned, P::SPLIT && values ? DY : Q, row, chunk0 + c * S / 8, lane);
-            add_weighted<S>(r.dk[n] + c * S / 8, operand, q_turned);
+            if constexpr (P::PARTS > 1) load_frag<S, RC, true>(dy_turned, DY, row, chunk0 + c * S / 8, lane);
+            add_weighted<S>(r.dv + c * S / 8, operand, dy_turned);
         }
-        if constexpr (P::FUSED) {
-            turned[n][0] = transpose_8x8(operand[0]);
-            turned[n][1] = transpose_8x8(operand[2]);
-            turned[n][2] = transpose_8x8(operand[1]);
-            turned[n][3] = transpose_8x8(operand[3]);
-        }
+    if (!P::SPLIT || !values) pack_operand(operand, ds);
+#pragma unroll
+    for (int c = 0; c < P::PARTS; c++) {
+        if constexpr (P::PARTS > 1) load_frag<S, RC, true>(q_turned, P::SPLIT && values ? DY : Q, row, chunk0 + c * S / 8, lane);
+        add_weighted<S>(r.dk + c * S / 8, operand, q_turned);
     }
-    if constexpr (P::FUSED) add_dq<P>(dq, turned, skip, r, lane);
 }
 
 template <class P> static __device__ __forceinline__ void load_queries(uint4 *Q, uint4 *DY, uint4 *Y, float *lse, const GradArgs &a,
@@ -183,96 +136,58 @@ template <class P> static __device__ __forceinline__ void make_stats(float2 *sta
                 head * P::CH));
     }
 }
-template <class P> static __device__ void store_dq(const GradArgs &a, const float *dq, const AttentionShape &s, const Spot &at)
-{
-    for (int i = (int)threadIdx.x; i < s.rows * P::RC; i += P::THREADS) {
-        const int row = i / P::RC, head = i % P::RC / P::CH, c = i % P::CH;
-        const float *from = dq + head * dq_floats(s.rows, P::CH) + (row / 16 * P::CH + c) * 128 + row % 16 * 8;
-        const float4 x = *(const float4 *)from, y = *(const float4 *)(from + 4);
-        store_chunk(a.dq, s, at, row, at.group * P::G + head, c * 8,
-                    make_uint4(pack_bf16(x.x * s.scale, x.y * s.scale), pack_bf16(x.z * s.scale, x.w * s.scale), pack_bf16(y.x * s.scale,
-                        y.y * s.scale), pack_bf16(y.z * s.scale, y.w * s.scale)));
-    }
-}
 
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_keys(GradArgs a, const int32_t *n_seq,
                                                                                                     AttentionShape s)
 {
     constexpr int RC = P::RC, STAGE = P::QUERIES * RC;
     MDR_SHARED(uint4, K);
-    uint4 *V = K + P::TILE * RC, *Q = V + P::TILE * RC, *DY = Q + P::BUFFERS * STAGE;
-    float2 *stat = (float2 *)(DY + P::BUFFERS * STAGE);
-    uint4 *Y = (uint4 *)(stat + P::G * P::QUERIES);
-    float *dq = (float *)(P::BUFFERS == 2 ? Y + 2 * STAGE : Y);       /* y is not wanted once D is made */
+    uint4 *V = K + P::TILE * RC, *Q = V + P::TILE * RC, *DY = Q + 2 * STAGE, *Y = DY + 2 * STAGE;
+    float2 *stat = (float2 *)(Y + 2 * STAGE);
     Spot at;
     if (!find_spot(s, n_seq, &at)) return;
-    const int lane = (int)threadIdx.x % 32, head = (int)threadIdx.x / 32 / P::W, w = (int)threadIdx.x / 32 % P::W, chunk0 = head * P::CH,
-        size = P::FUSED ? dq_floats(s.rows, P::CH) : 0;
-    if constexpr (P::FUSED && P::BUFFERS == 2)
-        for (int i = (int)threadIdx.x; i < size * P::G / 4; i += P::THREADS) ((float4 *)dq)[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const int lane = (int)threadIdx.x % 32, head = (int)threadIdx.x / 32 / P::W, w = (int)threadIdx.x / 32 % P::W, chunk0 = head * P::CH;
     const bool values = P::SPLIT && blockIdx.y == 1;
     const Arg &d_keys = values ? a.dv : a.dk;
     if (P::SPLIT && !d_keys.data) return;
-    const int end = P::FUSED ? s.rows : (at.block + 1) * P::TILE;
-    for (int first = P::FUSED ? 0 : at.block * P::TILE; first < end; first += P::TILE) {
-        int last = s.window ? first + P::TILE - 1 + s.window : s.rows - 1;
-        if (last > s.rows - 1) last = s.rows - 1;
-        KeyRows<P> r;
-        float lse[P::PAIRS];
-        load_tile<P::D, RC>(K, a.k, s, at, first, P::TILE);
-        load_tile<P::D, RC>(V, a.v, s, at, first, P::TILE);
-        int stage = first / P::QUERIES, buffer = 0;
-        load_queries<P>(Q, DY, Y, lse, a, s, at, stage * P::QUERIES);
-        for (bool begin = true; stage * P::QUERIES <= last; stage++, buffer ^= P::BUFFERS - 1, begin = false) {
-            const bool finish = (stage + 1) * P::QUERIES > last;
-            copy_wait<0>();
-            __syncthreads();
-            make_stats<P>(stat, DY + buffer * STAGE, Y + buffer * STAGE, lse, a, s, at, stage * P::QUERIES);
-            if (P::BUFFERS == 2 && !finish) {
-                const int next = (buffer ^ 1) * STAGE;
-                load_queries<P>(Q + next, DY + next, Y + next, lse, a, s, at, (stage + 1) * P::QUERIES);
-            }
-            __syncthreads();
-            if constexpr (P::FUSED && P::BUFFERS == 1) {
-                for (int i = lane; i < size / 4; i += 32) ((float4 *)(dq + head * size))[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                __syncwarp();
-            }
-#pragma unroll 1
-            for (int b = 0; b < P::BLOCKS; b++) {
-                const int key_row = (b * P::W + w) * 16 * P::NK, k0 = first + key_row;
-                if (begin) begin_keys<P>(r, K, V, key_row, chunk0, lane);
-#pragma unroll 1
-                for (int turn = 0; turn < P::QUERIES / 16; turn++) {
-                    const int row = (turn + (P::W > 1 ? w : 0)) % (P::QUERIES / 16) * 16, q0 = stage * P::QUERIES + row;
-                    if (P::FUSED && P::W > 1 && turn) __syncthreads();
-                    if (q0 >= s.rows || !any_seen(q0, 16, k0, 16 * P::NK, s.window)) continue;
-                    const uint4 *Qs = Q + buffer * STAGE, *DYs = DY + buffer * STAGE;
-                    float *to = dq + head * size + q0 / 16 * P::CH * 128;
-                    if (any_hidden(q0, 16, k0, 16 * P::NK, s.window)) add_queries<P, true>(r, K, V, key_row, Qs, DYs, stat + head * P::QUERIES, to,
-                                                                                           row, chunk0, lane, q0, k0, s, values);
-                    else add_queries<P, false>(r, K, V, key_row, Qs, DYs, stat + head * P::QUERIES, to, row, chunk0, lane, q0, k0, s, values);
-                }
-                if (!finish) continue;
-                __syncwarp();                                          /* these keys are this warp's alone: their place takes dk, dv */
-#pragma unroll
-                for (int n = 0; n < P::NK; n++) {
-                    write_rows<P::D, RC>(K, r.dk[n], values ? 1.0f : s.scale, values ? 1.0f : s.scale, key_row + 16 * n, chunk0, lane);
-                    if constexpr (!P::SPLIT) write_rows<P::D, RC>(V, r.dv[n], 1.0f, 1.0f, key_row + 16 * n, chunk0, lane);
-                }
-            }
+    const int first = at.block * P::TILE, key_row = w * 16, k0 = first + key_row;
+    const int last = s.window && first + P::TILE - 1 + s.window < s.rows - 1 ? first + P::TILE - 1 + s.window : s.rows - 1;
+    KeyRows<P> r;
+    float lse[P::PAIRS];
+    load_tile<P::D, RC>(K, a.k, s, at, first, P::TILE);
+    load_tile<P::D, RC>(V, a.v, s, at, first, P::TILE);
+    int stage = first / P::QUERIES, buffer = 0;
+    load_queries<P>(Q, DY, Y, lse, a, s, at, stage * P::QUERIES);
+    for (bool begin = true; stage * P::QUERIES <= last; stage++, buffer ^= 1, begin = false) {
+        copy_wait<0>();
+        __syncthreads();
+        make_stats<P>(stat, DY + buffer * STAGE, Y + buffer * STAGE, lse, a, s, at, stage * P::QUERIES);
+        if ((stage + 1) * P::QUERIES <= last) {
+            const int next = (buffer ^ 1) * STAGE;
+            load_queries<P>(Q + next, DY + next, Y + next, lse, a, s, at, (stage + 1) * P::QUERIES);
         }
         __syncthreads();
-        if (d_keys.data) store_tile<P::D, RC>(d_keys, K, s, at, first, P::TILE);
-        if (!P::SPLIT && a.dv.data) store_tile<P::D, RC>(a.dv, V, s, at, first, P::TILE);
-        __syncthreads();
+        if (begin) begin_keys<P>(r, K, V, key_row, chunk0, lane);
+#pragma unroll 1
+        for (int turn = 0; turn < P::QUERIES / 16; turn++) {
+            const int row = (turn + w) % (P::QUERIES / 16) * 16, q0 = stage * P::QUERIES + row;
+            if (q0 < s.rows && any_seen(q0, 16, k0, 16, s.window))
+                add_queries<P>(r, K, V, key_row, Q + buffer * STAGE, DY + buffer * STAGE, stat + head * P::QUERIES, row, chunk0, lane, q0, k0, s, values);
+        }
     }
-    if (P::FUSED && a.dq.data) store_dq<P>(a, dq, s, at);
+    __syncwarp();                                                      /* these keys are this warp's alone: their place takes dk, dv */
+    write_rows<P::D, RC>(K, r.dk, values ? 1.0f : s.scale, values ? 1.0f : s.scale, key_row, chunk0, lane);
+    if constexpr (!P::SPLIT) write_rows<P::D, RC>(V, r.dv, 1.0f, 1.0f, key_row, chunk0, lane);
+    __syncthreads();
+    if (d_keys.data) store_tile<P::D, RC>(d_keys, K, s, at, first, P::TILE);
+    if (!P::SPLIT && a.dv.data) store_tile<P::D, RC>(a.dv, V, s, at, first, P::TILE);
 }
 
 /* ---- queries: dq alone, a warp owns query rows and walks keys, as in attention.cu ---- */
 template <int D_> struct QueriesPlan {
     static constexpr int D = D_, CH = D / 8, HEADS = D < 64 ? 64 / D : 1, RC = HEADS * CH, W = 8 / HEADS, NQ = D == 8 ? 4 : D == 16 ? 2 : 1,
-                         ROWS = 16 * W * NQ, KEYS = D == 128 ? 32 : 64, S = D <= 16 ? D : D == 64 ? 16 : 32, PARTS = D / S, THREADS = 256, PER_SM = D == 128 ? 1 : 2;
+                         ROWS = 16 * W * NQ, KEYS = D == 128 ? 32 : 64, S = D <= 16 ? D : D == 64 ? 16 : 32, PARTS = D / S,
+                         THREADS = 256, PER_SM = D == 128 ? 1 : 2;
     static constexpr size_t BYTES = 16 * (size_t)RC * (3 * ROWS + 4 * KEYS) + sizeof(float2) * ROWS * HEADS;
 };
 template <class P> struct QueryRows {
@@ -466,16 +381,14 @@ template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) att
 }
 
 /* ---- host ---- */
-enum { FUSED_ROWS = 1024 };                                           /* whose dq, for four heads of 8, fits beside the rest */
-
 template <class P> static void enqueue_keys(const Call *c, const GradArgs &a, AttentionShape s)
 {
     s.groups = (int32_t)mdr_ceil_div(s.heads, P::G);
-    s.blocks = P::FUSED ? 1 : (int32_t)mdr_ceil_div(s.rows, P::TILE);
-    MDR_ALLOW_SHARED(attend_grad_keys<P>, keys_bytes<P>(s.rows));
+    s.blocks = (int32_t)mdr_ceil_div(s.rows, P::TILE);
+    MDR_ALLOW_SHARED(attend_grad_keys<P>, P::BYTES);
     dim3 grid = attention_grid(c, s);
     grid.y = P::SPLIT ? 2 : 1;
-    MDR_LAUNCH((attend_grad_keys<P>), grid, P::THREADS, keys_bytes<P>(s.rows), c->stream, a, c->n_seq, s);
+    MDR_LAUNCH((attend_grad_keys<P>), grid, P::THREADS, P::BYTES, c->stream, a, c->n_seq, s);
 }
 template <class P> static void enqueue_queries(const Call *c, const GradArgs &a, AttentionShape s)
 {
@@ -484,20 +397,19 @@ template <class P> static void enqueue_queries(const Call *c, const GradArgs &a,
     MDR_ALLOW_SHARED(attend_grad_queries<P>, P::BYTES);
     MDR_LAUNCH((attend_grad_queries<P>), attention_grid(c, s), P::THREADS, P::BYTES, c->stream, a, c->n_seq, s);
 }
-template <int D, int G> static void enqueue_two(const Call *c, const GradArgs &a, AttentionShape s)
+template <int D, int G> static void enqueue_two(const Call *c, const GradArgs &a, const AttentionShape &s)
 {
-    if (a.dk.data || a.dv.data) enqueue_keys<KeysPlan<D, G, 4, 1, false>>(c, a, s);
+    if (a.dk.data || a.dv.data) enqueue_keys<KeysPlan<D, G>>(c, a, s);
     if (a.dq.data) enqueue_queries<QueriesPlan<D>>(c, a, s);
 }
-static void enqueue_8(const Call *c, const GradArgs &a, AttentionShape s)
+static void enqueue_narrow(const Call *c, const GradArgs &a, const AttentionShape &s)
 {
-    typedef KeysPlan<8, 8, 1, 4, true> Short;
-    if (s.rows <= Short::TILE) enqueue_keys<Short>(c, a, s);
-    else if (s.rows <= FUSED_ROWS) enqueue_keys<KeysPlan<8, 4, 4, 1, true>>(c, a, s);
+    if (s.rows <= HEAD_ROWS) enqueue_8<false>(c, a, s, NULL);
     else enqueue_two<8, 4>(c, a, s);
 }
-template <int DM> static void enqueue_plain(const Call *c, const GradArgs &a, AttentionShape s)
+template <int DM> static void enqueue_plain(const Call *c, const GradArgs &a, const AttentionShape &of)
 {
+    AttentionShape s = of;
     plain_shape(&s, DM);
     const size_t bytes = plain_bytes(s, DM);
     MDR_ALLOW_SHARED(attend_grad_keys_plain<DM>, bytes);
@@ -506,18 +418,29 @@ template <int DM> static void enqueue_plain(const Call *c, const GradArgs &a, At
     if (a.dq.data) MDR_LAUNCH((attend_grad_queries_plain<DM>), attention_grid(c, s), PLAIN_THREADS, bytes, c->stream, a, c->n_seq, s);
 }
 
+/* Can every tensor be read and written as bf16? Clears s->vectors where not 16 bytes at a time. */
+static bool all_bf16(const GradArgs &a, AttentionShape *s)
+{
+    const Arg *tensors[] = {&a.q, &a.k, &a.v, &a.y, &a.dy, &a.dq, &a.dk, &a.dv};
+    bool half = true;
+    for (const Arg *t : tensors) half = is_bf16(*t, s) && half;
+    return half;
+}
+static GradArgs grad_args(const Call *c)
+{
+    return GradArgs{c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->in[6], c->out[0], c->out[1], c->out[2]};
+}
+
 static void run_attention_grad(const Call *c, int64_t unit0, int64_t unit1)
 {
     (void)unit0;
     (void)unit1;
     AttentionShape s = attention_shape(c);
-    const GradArgs a = {c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->in[6], c->out[0], c->out[1], c->out[2]};
-    const Arg *halves[] = {&a.q, &a.k, &a.v, &a.y, &a.dy, &a.dq, &a.dk, &a.dv};
-    bool half = true;
-    for (const Arg *h : halves) half = is_bf16(*h, &s) && half;
-    typedef void Enqueue(const Call *, const GradArgs &, AttentionShape);
+    const GradArgs a = grad_args(c);
+    const bool half = all_bf16(a, &s);
+    typedef void Enqueue(const Call *, const GradArgs &, const AttentionShape &);
     static const struct { int32_t most; Enqueue *to; }
-        products[] = {{8, enqueue_8}, {16, enqueue_two<16, 2>}, {32, enqueue_two<32, 1>}, {64, enqueue_two<64, 1>}, {128, enqueue_two<128, 1>}, {0, NULL}},
+        products[] = {{8, enqueue_narrow}, {16, enqueue_two<16, 2>}, {32, enqueue_two<32, 1>}, {64, enqueue_two<64, 1>}, {128, enqueue_two<128, 1>}, {0, NULL}},
         plain[] = {{8, enqueue_plain<8>}, {16, enqueue_plain<16>}, {1024, enqueue_plain<32>}, {0, NULL}};
     for (int i = 0; half && products[i].to; i++)
         if (s.d <= products[i].most) return products[i].to(c, a, s);
@@ -526,5 +449,32 @@ static void run_attention_grad(const Call *c, int64_t unit0, int64_t unit1)
 }
 static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const AttentionAttr *)n->attr)->n_heads <= 1024; }
 
-extern "C" const CudaRow mdr_cuda_rows_attention_grad[] = {{"attention_grad", {run_attention_grad, NULL, NULL, {}}, applies, 1u << 4 | 1u << 6, 0},
-                                                           {}};
+/* ---- with the rotation inside; what is not bf16 is rounded as it comes ---- */
+static int32_t angle_count(const Node *n) { return (int32_t)mdr_ceil_div(n->in_type[0].shape.d[0], 16) * 64; }
+static size_t angle_bytes(const Node *n, Extent e)
+{
+    (void)e;
+    return sizeof(float2) * (size_t)angle_count(n);
+}
+static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
+{
+    (void)unit0;
+    (void)unit1;
+    AttentionShape s = attention_shape(c);
+    const GradArgs a = grad_args(c);
+    const int32_t count = angle_count(c->node);
+    s.vectors = all_bf16(a, &s) && s.vectors;
+    MDR_LAUNCH(make_angles, mdr_grid(mdr_ceil_div(count, 128), 1, 1), 128, 0, c->stream, (float2 *)c->scratch, count,
+               log(((const RopeAttentionGradAttr *)c->node->attr)->base));
+    enqueue_8<true>(c, a, s, (const float4 *)c->scratch);
+}
+static bool turned_applies(const Node *n)
+{
+    const Shape q = n->in_type[0].shape;
+    return q.d[1] == 8 * ((const AttentionAttr *)n->attr)->n_heads && q.d[0] <= HEAD_ROWS;
+}
+
+extern "C" const CudaRow mdr_cuda_rows_attention_grad[] = {
+    {"attention_grad", {run_attention_grad, NULL, NULL, {}}, applies, 1u << 4 | 1u << 6, 0},
+    {"rope_attention_grad", {run_turned, NULL, angle_bytes, {}}, turned_applies, 1u << 4 | 1u << 6, 0},
+    {}};

@@ -1,74 +1,12 @@
 /* matmul on CUDA: y = x w (+ bias). In float: cuda_tile.h. Where an operand or the result is bf16: products on tensor cores
- * (mma.m16n8k16), sums in float, two kernels:
+ * (cuda_product.h says how), two kernels:
  *   held      K = 32, 64, 128: each warp keeps its 32 rows of x in registers and walks through the columns of y; x and y cross device
  *             memory once, w streams from the L2 cache through shared memory.
  *   streamed  any K: tiles of 128 rows by 64 or 128 columns, x and w stream through shared memory.
- * Which of the two depends on the node and on how its values lie, never on the number of members. Both read w from its transpose in
- * bf16 (the image that Prep makes, once a step). Columns of y are dealt so that a thread ends with 8 neighbours: column p of the product
- * number j of a group of 32 is 8 (p/2) + 2j + p%2. So y is stored in 16 bytes a thread, 64 a row and more, straight from registers.
- * In `held` the order in which products of one element are summed is free: a thread's operands are 8 neighbours of a row of x, so one
- * load of 16 bytes serves two steps of 16 (PTX's columns 2t, 2t+1, 2t+8, 2t+9 stand for k = 8t + 4 step .. + 3), and of a row of the
- * image likewise. Shared memory is read 16 bytes a thread without bank conflicts everywhere; nothing is shuffled. */
-#include "op/cuda_mma.h"
-#include "op/cuda_tile.h"
-
-/* The transpose of w as bf16, filled with zeros to whole groups: `rows` (N to 32s) rows of `ld` (K to 64s) numbers. */
-struct Image { const bf16 *data; int64_t member; int32_t rows, ld; };
-static __host__ __device__ inline int32_t image_rows(int32_t cols) { return (cols + 31) / 32 * 32; }
-static __host__ __device__ inline int32_t image_ld(int32_t inner) { return (inner + 63) / 64 * 64; }
-
-/* 16 rows of x by 32 of k, as mma_16816 takes them. */
-struct Rows { uint32_t step[2][4]; };
-/* acc[i][j] += 16 rows i of x times 8 columns j of w: b holds both steps of 16 of k. */
-template <int MT> static __device__ __forceinline__ void multiply(float (*acc)[4][4], int j, const Rows *a, const uint32_t *b)
-{
-#pragma unroll
-    for (int i = 0; i < MT; i++) mma_16816(acc[i][j], a[i].step[0], b);
-#pragma unroll
-    for (int i = 0; i < MT; i++) mma_16816(acc[i][j], a[i].step[1], b + 2);
-}
-/* The column of a group of 32 that is number p of its j-th 8: so a thread (g, t) of a warp ends with columns 8t .. 8t + 7. */
-static __device__ __forceinline__ int dealt(int p, int j) { return 8 * (p >> 1) + 2 * j + (p & 1); }
-
-/* Sums start from the bias of a thread's 8 columns. */
-template <int MT> static __device__ __forceinline__ void begin(float (*acc)[4][4], const float bias[8])
-{
-#pragma unroll
-    for (int i = 0; i < MT; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            acc[i][j][0] = acc[i][j][2] = bias[2 * j];
-            acc[i][j][1] = acc[i][j][3] = bias[2 * j + 1];
-        }
-}
-/* A thread's 8 neighbours of row `half` (g, g + 8) of 16. */
-static __device__ __forceinline__ void gather_8(float v[8], const float (*acc)[4], int half)
-{
-#pragma unroll
-    for (int j = 0; j < 8; j++) v[j] = acc[j / 2][2 * half + j % 2];
-}
-static __device__ __forceinline__ void store_piece(unsigned char *to, int64_t size, const float (*acc)[4], int half)
-{
-    float v[8];
-    gather_8(v, acc, half);
-    if (size == 2) {
-        *(uint4 *)to = pack_8(v);
-    } else {
-        ((float4 *)to)[0] = make_float4(v[0], v[1], v[2], v[3]);
-        ((float4 *)to)[1] = make_float4(v[4], v[5], v[6], v[7]);
-    }
-}
+ * Which of the two depends on the node and on how its values lie, never on the number of members. */
+#include "op/cuda_product.h"
 
 /* ---- held: KC pieces of 32 of k in registers; blocks of 4 or 6 warps of 32 rows; `groups` groups of 32 columns a block (y) ---- */
-enum { HELD_STAGES = 4, HELD_CHUNK = 32 * 64 + 64 };      /* the 64: copies of neighbouring pieces of k meet other banks       */
-
-/* Thread: piece threadIdx % (4 KC) of every step-th row; from: this piece of row threadIdx / (4 KC). */
-template <int KC> static __device__ __forceinline__ void held_copy(unsigned char *to, const bf16 *from, int32_t ld)
-{
-    const int k = (int)threadIdx.x % (4 * KC), step = (int)blockDim.x / (4 * KC);
-    to += k / 4 * HELD_CHUNK + k % 4 * 16;
-    for (int n = (int)threadIdx.x / (4 * KC); n < 32; n += step, from += step * ld) copy_16(to + n * 64, from, true);
-}
 /* x [.., 32 KC], y and bias are wide, x and y flat, bias is float. */
 template <int KC> static __global__ __launch_bounds__(192, 2) void held(Panel x, Panel y, Panel bias, Image w, Job job, int32_t groups)
 {
@@ -127,14 +65,6 @@ template <int KC> static __global__ __launch_bounds__(192, 2) void held(Panel x,
 }
 
 /* ---- streamed: blocks of 4 warps, WN of them side by side, each MT * 16 rows by 64 columns; 64 of k at a time ---- */
-/* A stage: two times 32 of k of x's rows, then of w's. Piece c (of 4) of a row lies at c ^ .. so that ldmatrix meets no bank twice: it
- * reads 8 rows of x that follow each other, of w 8 that are dealt. Here k stands for itself: steps are 0 .. 15 and 16 .. 31. */
-static __device__ __forceinline__ int x_place(int r, int c) { return r * 64 + ((c ^ (r >> 1 & 3)) << 4); }
-static __device__ __forceinline__ int w_place(int n, int c) { return n * 64 + ((c ^ (n >> 3 & 3)) << 4); }
-enum { STREAM_STAGES = 3, STREAM_ROWS = 128, STREAM_X = STREAM_ROWS * 64 + 64 };
-template <int WN> constexpr int STREAM_W = 64 * WN * 64 + 64;
-template <int WN> constexpr int STREAM_STAGE = 2 * (STREAM_X + STREAM_W<WN>);
-
 /* 8 of k from row n of w's transpose, where there is no image. */
 static __device__ __forceinline__ uint4 read_w(const Panel &w, const Spot &p, bool turned, int32_t n, int32_t k)
 {
@@ -148,22 +78,6 @@ static __device__ __forceinline__ uint4 read_w(const Panel &w, const Spot &p, bo
             if (k + i < w.rows) v[i] = arg_get(w.a, at + (k + i) * w.a.ld + n);
     }
     return pack_8(v);
-}
-/* Thread: piece threadIdx % 8 of 64 of k, of rows threadIdx / 8 + 16 i. Where x is plain bf16 and there is an image, it walks: */
-struct Feed { const bf16 *x, *w; int32_t x_rows, w_rows, x_left; };      /* rows from its first one on; of k from its piece on     */
-template <int WN> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t x_ld, int64_t w_ld)
-{
-    const int c = (int)threadIdx.x % 8, r = (int)threadIdx.x / 8;
-    const int32_t rows = f->x_left > 0 ? f->x_rows : 0;
-#pragma unroll
-    for (int i = 0; i < STREAM_ROWS / 16; i++)
-        copy_16(to + c / 4 * STREAM_X + x_place(r + 16 * i, c % 4), f->x + 16 * i * x_ld, 16 * i < rows);
-    to += 2 * STREAM_X + c / 4 * STREAM_W<WN>;
-#pragma unroll
-    for (int i = 0; i < 4 * WN; i++) copy_16(to + w_place(r + 16 * i, c % 4), f->w + 16 * i * w_ld, 16 * i < f->w_rows);
-    f->x += 64;
-    f->w += 64;
-    f->x_left -= 64;
 }
 template <int WN>
 static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &x, const Panel &w, const Image &image, const Spot &p,
@@ -254,37 +168,13 @@ static __global__ __launch_bounds__(128, 2) void streamed(Panel x, Panel w, Pane
     }
 }
 
-/* ---- the image of w ---- */
-static __global__ void make_image(Arg w, Arg out, int32_t inner, int32_t cols, int32_t turned)       /* 32 by 32 a block of 32 x 8 */
-{
-    MDR_SHARED(float, tile);                               /* [32][33]: (k, n), or (n, k) where w is turned                    */
-    const int32_t k0 = (int32_t)blockIdx.x * 32, n0 = (int32_t)blockIdx.y * 32, ld = image_ld(inner);
-    const int32_t r0 = turned ? n0 : k0, c0 = turned ? k0 : n0, rows = turned ? cols : inner, width = turned ? inner : cols;
-    bf16 *to = (bf16 *)((float *)out.data + blockIdx.z * out.member);
-    const int tx = (int)threadIdx.x, ty = (int)threadIdx.y;
-    for (int i = ty; i < 32; i += 8) {
-        const bool there = r0 + i < rows && c0 + tx < width;
-        tile[i * 33 + tx] = there ? arg_get(w, blockIdx.z * w.member + (r0 + i) * w.ld + c0 + tx) : 0.0f;
-    }
-    __syncthreads();
-    for (int i = ty; i < 32; i += 8)
-        put(to + (int64_t)(n0 + i) * ld + k0 + tx, turned ? tile[i * 33 + tx] : tile[tx * 33 + i]);
-}
-static int64_t image_floats(const Node *n)
-{
-    return (int64_t)image_rows((int32_t)mdr_cols(n->out[0].shape)) * image_ld((int32_t)mdr_cols(n->in_type[0].shape)) / 2;
-}
+/* ---- choosing ---- */
 static int32_t is_turned(const Node *n) { return ((const MatmulAttr *)n->attr)->transposed != 0; }
+static int64_t image_size(const Node *n) { return image_floats(mdr_cols(n->in_type[0].shape), mdr_cols(n->out[0].shape)); }
 static void prepare(const Call *c, int64_t, int64_t)
 {
-    const Arg w = c->in[1], out = c->out[0];
-    const int32_t inner = (int32_t)mdr_cols(c->node->in_type[0].shape), cols = (int32_t)mdr_cols(c->node->out[0].shape);
-    if (c->in[0].size != 2) return;                        /* only x of bf16 meets the image                                   */
-    MDR_LAUNCH(make_image, mdr_grid(image_ld(inner) / 32, image_rows(cols) / 32, out.member ? c->extent.n_member : 1), dim3(32, 8),
-               32 * 33 * sizeof(float), c->stream, w, out, inner, cols, is_turned(c->node));
+    enqueue_image(c, 1, c->in[0].size, mdr_cols(c->node->in_type[0].shape), mdr_cols(c->node->out[0].shape), is_turned(c->node) != 0);
 }
-
-/* ---- choosing ---- */
 struct Product { Panel x, w, y, bias; Image image; Job job; int32_t turned, members, n_seq, inner, cols; int64_t tall; void *stream; };
 
 static void run_float(Product p)
@@ -347,11 +237,7 @@ static void run(const Call *c, int64_t, int64_t)
     p.n_seq = together ? 1 : n_seq;
     p.tall = together ? n_seq * rows : rows;
     p.stream = c->stream;
-    p.image = Image{NULL, 0, image_rows(p.cols), image_ld(p.inner)};
-    if (c->prep.data && in[0].size == 2 && (uintptr_t)c->prep.data % 16 == 0 && c->prep.member % 4 == 0) {
-        p.image.data = (const bf16 *)c->prep.data;
-        p.image.member = 2 * c->prep.member;
-    }
+    p.image = image_of(c, in[0].size, p.inner, p.cols);
     const bool fast = p.image.data && plain_bf16(p.x);
     const bool direct = fast && p.y.wide && p.y.flat && (!has_bias || (p.bias.wide && in[2].size == 4));
     if (in[0].size != 2 && in[1].size != 2 && c->out[0].size != 2) run_float(p);
@@ -365,4 +251,4 @@ static void run(const Call *c, int64_t, int64_t)
 
 /* The second row serves a w of each sequence, of which no image can be made. */
 extern "C" const CudaRow mdr_cuda_rows_matmul[] = {
-    {"matmul", {run, NULL, NULL, {prepare, 1, image_floats, NULL}}, NULL, 0, 0}, {"matmul", {run, NULL, NULL, {}}, NULL, 0, 0}, {}};
+    {"matmul", {run, NULL, NULL, {prepare, 1, image_size, NULL}}, NULL, 0, 0}, {"matmul", {run, NULL, NULL, {}}, NULL, 0, 0}, {}};

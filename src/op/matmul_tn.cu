@@ -3,7 +3,10 @@
  * node and the batch alone: enough blocks for one member to occupy the GPU, few enough that the parts cost little beside x and y.
  * In float: cuda_tile.h. Where an operand is bf16: tensor cores (mma.m16n8k16, float sums). Rows of x and y go to shared memory as they
  * are, 16 bytes at column piece c of row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. Rows beyond the
- * member's sequences become zeros there and are never read. */
+ * member's sequences become zeros there and are never read.
+ * matmul_tn_sum also sums y's rows, the gradient of a bias: where the tile is of z's first rows, y times ones costs one more product in
+ * eight, and y need not be read again. A chunk's sums are one more row of its part. */
+#include "op/cuda_chunks.h"
 #include "op/cuda_mma.h"
 #include "op/cuda_tile.h"
 
@@ -49,9 +52,11 @@ static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &
     }
 }
 
-/* Blocks of 4 warps, 2 by 2, each T/2 by T/2 of a tile T by T: acc[i][j] 16 by 8. */
-template <int T>
-static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], const unsigned char *x, const unsigned char *y, int wm, int wn)
+/* Blocks of 4 warps, 2 by 2, each T/2 by T/2 of a tile T by T: acc[i][j] 16 by 8. SUMS, and total wanted: total[j][0] and [2] are the
+ * sums of y's columns 16 j + lane / 4 and 8 further on; y's fragments, turned, are the left operand and ones the right one. */
+template <int T, bool SUMS>
+static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], float (*total)[4], bool wanted, const unsigned char *x, const unsigned char *y,
+                                                int wm, int wn)
 {
     const int l = (int)threadIdx.x % 8, q = (int)threadIdx.x % 32 / 8;
 #pragma unroll
@@ -68,6 +73,10 @@ static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], const u
                 mma_16816(acc[i][j], a[i], b);
                 mma_16816(acc[i][j + 1], a[i], b + 2);
             }
+            if (SUMS && wanted) {
+                const uint32_t turned[4] = {b[0], b[2], b[1], b[3]}, ones[2] = {0x3f803f80u, 0x3f803f80u};
+                mma_16816(total[j / 2], turned, ones);
+            }
         }
     }
 }
@@ -80,8 +89,9 @@ static __device__ __forceinline__ void put_2(const Panel &z, int64_t at, int32_t
     arg_put(z.a, at + col, v0 + (add ? arg_get(z.a, at + col) : 0.0f));
     if (col + 1 < z.cols) arg_put(z.a, at + col + 1, v1 + (add ? arg_get(z.a, at + col + 1) : 0.0f));
 }
-template <int T, bool FAST>
-static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Job job, int32_t part, int32_t add)
+/* sum: where y's sums go, its sequences are z's. */
+template <int T, bool FAST, bool SUMS>
+static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Arg sum, Job job, int32_t part, int32_t add)
 {
     MDR_SHARED(unsigned char, ring);
     Spot w;
@@ -91,8 +101,9 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     if (r0 >= r1) return;
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, wm = warp / 2 * (T / 2), wn = warp % 2 * (T / 2);
     const bool idle = k0 + wm >= x.cols || n0 + wn >= y.cols;              /* only copies                                               */
+    const bool sums = SUMS && k0 + wm == 0;
     const int half = DEEP * T * 2;
-    float acc[T / 32][T / 16][4];
+    float acc[T / 32][T / 16][4], total[T / 32][4];
     Feed fx = {NULL, 0}, fy = {NULL, 0};
     if (FAST) {
         fx = feed_from<T>(x, w, r0, r1, k0);
@@ -113,12 +124,14 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     for (int i = 0; i < T / 32; i++)
 #pragma unroll
         for (int j = 0; j < T / 16; j++) acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0.0f;
+#pragma unroll
+    for (int j = 0; j < T / 32; j++) total[j][0] = total[j][1] = total[j][2] = total[j][3] = 0.0f;
     int stage = 0;
     for (int32_t r = r0; r < r1; r += DEEP) {
         copy_wait<STAGES - 2>();
         __syncthreads();
         load((stage + STAGES - 1) % STAGES, r + DEEP * (STAGES - 1));
-        if (!idle) multiply<T>(acc, ring + stage * STAGE<T>, ring + stage * STAGE<T> + half, wm, wn);
+        if (!idle) multiply<T, SUMS>(acc, total, sums, ring + stage * STAGE<T>, ring + stage * STAGE<T> + half, wm, wn);
         stage = (stage + 1) % STAGES;
     }
 #pragma unroll
@@ -132,25 +145,49 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
             if (col < z.cols) put_2(z, at, col, acc[i / 2][j][2 * (i % 2)], acc[i / 2][j][2 * (i % 2) + 1], part, add);
         }
     }
+    if (SUMS && sums && lane % 4 == 0) {
+#pragma unroll
+        for (int j = 0; j < T / 16; j++) {
+            const int32_t col = n0 + wn + 8 * j + lane / 4;
+            const int64_t at = w.m * sum.member + (part ? w.chunk : w.s) * sum.seq + col;
+            if (col < y.cols) arg_put(sum, at, total[j / 2][2 * (j % 2)] + (add ? arg_get(sum, at) : 0.0f));
+        }
+    }
 }
 
-/* z (+)= the sum of a member's parts, chunk by chunk. part: its sequences are the chunks. 4 columns a thread. */
-static __global__ void add_parts(Panel part, Panel z, Job job, int32_t add)
+/* z (+)= the sum of a member's parts, chunk by chunk. part: its sequences are the chunks; a last row that z has not is `sum`'s.
+ * 4 columns a thread. */
+static __global__ void add_parts(Panel part, Panel z, Panel sum, Job job, int32_t add)
 {
     const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_chunk = (rows + job.chunk - 1) / job.chunk;
     const int32_t wide = (int32_t)part.a.ld / 4, id = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = id / wide, col = id % wide * 4;
     if (rows == 0 || row >= part.rows || col >= z.cols) return;
     const float *from = (const float *)part.a.data + row_at(part, m, 0, row) + col;
-    const int64_t at = row_at(z, m, 0, row);
-    float v[4];
+    auto gather = [&](const Panel &to, int64_t at) {
+        float v[4];
 #pragma unroll
-    for (int q = 0; q < 4; q++) v[q] = add && col + q < z.cols ? arg_get(z.a, at + col + q) : 0.0f;
+        for (int q = 0; q < 4; q++) v[q] = add && col + q < to.cols ? arg_get(to.a, at + col + q) : 0.0f;
 #pragma unroll 8
-    for (int32_t c = 0; c < n_chunk; c++) {
-        const float4 p = *(const float4 *)(from + c * part.a.seq);
-        v[0] += p.x; v[1] += p.y; v[2] += p.z; v[3] += p.w;
-    }
-    write_4(z, at, col, v, 0);
+        for (int32_t c = 0; c < n_chunk; c++) {
+            const float4 p = *(const float4 *)(from + c * part.a.seq);
+            v[0] += p.x; v[1] += p.y; v[2] += p.z; v[3] += p.w;
+        }
+        write_4(to, at, col, v, 0);
+    };
+    if (row < z.rows) gather(z, row_at(z, m, 0, row));
+    else gather(sum, m * sum.a.member);
+}
+
+/* Sums of columns by themselves, whatever lies there: a thread a column, part [member][chunk][cols]. */
+static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float *part)
+{
+    const int32_t m = (int32_t)blockIdx.z, col = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+    uint32_t from, to;
+    if (col >= y.cols || !cut_range(cut, n_seq, m, blockIdx.y, &from, &to)) return;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (uint32_t r = from; r < to; r++) sum += arg_get(y.a, row_at(y, m, 0, (int32_t)r) + col);
+    part[((int64_t)m * cut.count + blockIdx.y) * y.cols + col] = sum;
 }
 
 /* ---- choosing ---- */
@@ -170,13 +207,22 @@ static int32_t n_chunks(const Node *n, int32_t n_seq)
     return (int32_t)mdr_ceil_div(mdr_rows(n->in_type[0].shape) * n_seq, chunk_rows(n, n_seq));
 }
 static int64_t part_ld(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[1], 8) * 8; }
-static size_t scratch(const Node *n, Extent e)
+enum { SUM_LEAST = 64, SUM_MOST = 64 };
+static size_t scratch_for(const Node *n, Extent e, int64_t more)
 {
     const int64_t chunks = n_chunks(n, e.n_seq);
-    return chunks == 1 ? 0 : (size_t)(e.n_member * chunks * n->out[0].shape.d[0] * part_ld(n)) * sizeof(float);
+    return chunks == 1 ? 0 : (size_t)(e.n_member * chunks * (n->out[0].shape.d[0] + more) * part_ld(n)) * sizeof(float);
+}
+static size_t scratch(const Node *n, Extent e) { return scratch_for(n, e, 0); }
+static size_t sum_scratch(const Node *n, Extent e)
+{
+    const size_t alone = (size_t)(cut_room(mdr_rows(n->in_type[1].shape), e, SUM_LEAST, SUM_MOST) * n->out[0].shape.d[1]) * sizeof(float);
+    const size_t both = scratch_for(n, e, 1);
+    return both > alone ? both : alone;
 }
 
-struct Sum { Panel x, y, z; Job job; int32_t chunks, n_seq, members, part, add; void *stream; };
+/* sum: where the sums of y's rows go, or their parts. */
+struct Sum { Panel x, y, z; Arg sum; Job job; int32_t chunks, n_seq, members, part, add; void *stream; };
 
 template <int T> static dim3 cut(Sum *s)
 {
@@ -184,11 +230,11 @@ template <int T> static dim3 cut(Sum *s)
     s->job.tiles_n = (s->y.cols + T - 1) / T;
     return mdr_grid((int64_t)s->chunks * s->job.tiles_m * s->job.tiles_n, s->n_seq, s->members);
 }
-template <int T, bool FAST> static void run_tensor(Sum s)
+template <int T, bool FAST, bool SUMS> static void run_tensor(Sum s)
 {
     const dim3 grid = cut<T>(&s);
-    MDR_ALLOW_SHARED((tensor_product<T, FAST>), STAGES * STAGE<T>);
-    MDR_LAUNCH((tensor_product<T, FAST>), grid, 128, STAGES * STAGE<T>, s.stream, s.x, s.y, s.z, s.job, s.part, s.add);
+    MDR_ALLOW_SHARED((tensor_product<T, FAST, SUMS>), STAGES * STAGE<T>);
+    MDR_LAUNCH((tensor_product<T, FAST, SUMS>), grid, 128, STAGES * STAGE<T>, s.stream, s.x, s.y, s.z, s.sum, s.job, s.part, s.add);
 }
 template <int T> static void run_float(Sum s)
 {
@@ -197,17 +243,14 @@ template <int T> static void run_float(Sum s)
     MDR_LAUNCH((float_product<T, true, false>), grid, 256, float_shared<T>(), s.stream, s.x, s.y, none, s.z, s.job, s.part, s.add);
 }
 
-static void run(const Call *c, int64_t, int64_t)
+static Sum prepare(const Call *c, bool together)
 {
     const Node *n = c->node;
     const int32_t n_seq = c->extent.n_seq;
-    const bool together = n_seq == 1 || (c->add & 1u);     /* else a z of each sequence                                             */
-    const int64_t rows = mdr_rows(n->in_type[0].shape), inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1];
-    const Panel z = panel(c->out[0], inner, cols, n_seq, false);
-    Sum s;
-    s.x = panel(c->in[0], rows, inner, n_seq, together);
-    s.y = panel(c->in[1], rows, cols, n_seq, together);
-    s.z = z;
+    const int64_t rows = mdr_rows(n->in_type[0].shape);
+    Sum s = {};
+    s.x = panel(c->in[0], rows, n->out[0].shape.d[0], n_seq, together);
+    s.y = panel(c->in[1], rows, n->out[0].shape.d[1], n_seq, together);
     s.chunks = together ? n_chunks(n, n_seq) : 1;
     s.job = Job{c->n_seq, (int32_t)rows, together ? chunk_rows(n, n_seq) : (int32_t)rows, together, 1, 1};
     s.n_seq = together ? 1 : n_seq;
@@ -215,9 +258,20 @@ static void run(const Call *c, int64_t, int64_t)
     s.part = s.chunks > 1;
     s.add = s.part ? 0 : (int32_t)(c->add & 1u);
     s.stream = c->stream;
+    return s;
+}
+/* sums: of y's rows too, into output 1; plain bf16 only. */
+static void multiply_all(const Call *c, Sum s, bool sums)
+{
+    const Node *n = c->node;
+    const int64_t inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1], rows = inner + sums;
+    const Panel z = panel(c->out[0], inner, cols, c->extent.n_seq, false), sum = panel(sums ? c->out[1] : Arg(), 1, cols, c->extent.n_seq, false);
+    s.z = z;
+    s.sum = sum.a;
     if (s.part) {
-        const Arg part = {c->scratch, s.chunks * inner * part_ld(n), inner * part_ld(n), part_ld(n), sizeof(float)};
-        s.z = panel(part, inner, part_ld(n), s.chunks, false);
+        const Arg part = {c->scratch, s.chunks * rows * part_ld(n), rows * part_ld(n), part_ld(n), sizeof(float)};
+        s.z = panel(part, rows, part_ld(n), s.chunks, false);
+        if (sums) s.sum = Arg{(float *)c->scratch + inner * part_ld(n), part.member, part.seq, part.ld, part.size};
     }
     const bool large = inner > 64 && cols > 64 &&
                        mdr_ceil_div(inner, 128) * mdr_ceil_div(cols, 128) * s.chunks * s.n_seq * s.members >= PROCESSORS;
@@ -225,12 +279,40 @@ static void run(const Call *c, int64_t, int64_t)
         if (large && s.x.wide && s.x.flat && s.y.wide && s.y.flat && s.z.wide && s.z.a.size == 4) run_float<8>(s);
         else run_float<4>(s);
     }
-    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false>(s);
-    else if (large) run_tensor<128, true>(s);
-    else run_tensor<64, true>(s);
+    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false, false>(s);
+    else if (large && sums) run_tensor<128, true, true>(s);
+    else if (large) run_tensor<128, true, false>(s);
+    else if (sums) run_tensor<64, true, true>(s);
+    else run_tensor<64, true, false>(s);
     if (s.part)
-        MDR_LAUNCH(add_parts, mdr_grid(mdr_ceil_div(inner * part_ld(n) / 4, 256), 1, s.members), 256, 0, s.stream, s.z, z, s.job,
+        MDR_LAUNCH(add_parts, mdr_grid(mdr_ceil_div(rows * part_ld(n) / 4, 256), 1, s.members), 256, 0, s.stream, s.z, z, sum, s.job,
                    (int32_t)(c->add & 1u));
 }
+static void run(const Call *c, int64_t, int64_t)
+{
+    multiply_all(c, prepare(c, c->extent.n_seq == 1 || (c->add & 1u)), false);    /* else a z of each sequence                       */
+}
 
-extern "C" const CudaRow mdr_cuda_rows_matmul_tn[] = {{"matmul_tn", {run, NULL, scratch, {}}, NULL, 0, 0}, {}};
+static void run_sum(const Call *c, int64_t, int64_t)
+{
+    const bool add = (c->add & 1u) != 0, add_sum = (c->add & 2u) != 0;
+    const Sum s = prepare(c, c->extent.n_seq == 1 || add);
+    const bool both = c->out[0].data && c->out[1].data && add == add_sum && plain_bf16(s.x) && plain_bf16(s.y);
+    if (c->out[0].data) multiply_all(c, s, both);
+    if (both || !c->out[1].data) return;
+    const int64_t rows = mdr_rows(c->node->in_type[1].shape), cols = c->node->out[0].shape.d[1];
+    const Cut k = cut_rows(rows, c->extent.n_seq, add_sum, SUM_LEAST, SUM_MOST);
+    MDR_LAUNCH(sum_columns, mdr_grid(mdr_ceil_div(cols, 128), k.count, s.members), 128, 0, c->stream, panel(c->in[1], rows, cols, c->extent.n_seq, true), k,
+               c->n_seq, (float *)c->scratch);
+    enqueue_add_chunks(c, c->out[1], add_sum, (const float *)c->scratch, k, cols, cols);
+}
+/* Where tensor cores take both operands in pieces of 16 bytes, and there is a batch to sum over. */
+static bool fast_sum(const Node *n)
+{
+    return mdr_cols(n->in_type[0].shape) % 8 == 0 && mdr_cols(n->in_type[1].shape) % 8 == 0 && (n->in_type[0].axes & MDR_AXIS_SEQ) &&
+           (n->in_type[1].axes & MDR_AXIS_SEQ);
+}
+
+extern "C" const CudaRow mdr_cuda_rows_matmul_tn[] = {{"matmul_tn", {run, NULL, scratch, {}}, NULL, 0, 0},
+                                                      {"matmul_tn_sum", {run_sum, NULL, sum_scratch, {}}, fast_sum, 0, 0},
+                                                      {}};

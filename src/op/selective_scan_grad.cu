@@ -1,23 +1,47 @@
-/* Gradient of selective_scan on the GPU (selective_scan.c: formulas). A thread keeps 8 states: two channels at N = 4, one at 8, half a
- * channel at 16. It goes through the tiles of SCAN_CHUNK tokens from the last to the first: once forward from the saved states, leaving
- * a mark every SUB tokens, then by SUB tokens backward, their states and decays in registers.
+/* Gradient of selective_scan and of gated_scan on the GPU (the formulas stand in their .c files). A thread keeps 8 states: two channels at
+ * N = 4, one at 8, half a channel at 16. It goes through the tiles of SCAN_CHUNK tokens from the last to the first: once forward from the
+ * saved states, leaving a mark every SUB tokens, then by SUB tokens backward, their states and decays in registers. delta is made float
+ * (gated: by softplus) on the first way and kept in shared memory. Gated, y is made again of the states, and so is not saved.
  *
- * dB and dC are sums over channels: 32 of a thread's terms and the 32 lanes of a warp change places while they are added, so that a
- * lane ends up with one sum (31 shuffles for 32 sums); the warps' sums are added in order, and where a block is not all channels,
- * the blocks'. da and dd are sums over time only, one a sequence. */
+ * dB and dC are sums over channels. bf16: tensor cores add. A product's right operand has a column for every four lanes, in which four
+ * numbers of each stand; ones on the left in the place of one of the four make a row of the result that number's sums over such lanes.
+ * That leaves eight columns, two a lane, and four lanes. Terms are rounded to bf16, sums are float.
+ * float: 32 of a thread's terms and the 32 lanes of a warp change places while they are added, so that a lane ends up with one sum (31
+ * shuffles for 32 sums). The warps' sums are added in order, and where a block is not all channels, the blocks'.
+ *
+ * da, dd and dbias are sums over time, one a sequence; gated they may be wanted over the batch: a second stage adds them. */
 #include "op/selective_scan_cuda.h"
+#include "op/cuda_chunks.h"
 
 struct Backward {
-    Arg u, delta, a, bm, cm, d, states, dy, du, ddelta, da, db, dc, dd;
+    Arg u, delta, a, bm, cm, d, states, dy, z;                                /* gated: delta before softplus, dy of the output */
+    Arg du, ddelta, da, db, dc, dd, dz, dbias;
     const int32_t *n_seq;
     int32_t rows, cols, n_state;
+    int64_t next_du, next_ddelta, next_dz;                                    /* bytes from a row to the one before         */
     float *part;                      /* more than one block a sequence: [member][sequence][block][rows][B, C][n_state]     */
     float *h;                         /* any number of states: [member][sequence][block][dh, da][n_state][THREADS]          */
 };
-enum { SUB = 4, MARKS = 3, KEPT = 8, THREADS = 128 };
+enum { SUB = 4, MARKS = 3, KEPT = 8, THREADS = SCAN_THREADS, WARPS = THREADS / 32 };
 static_assert((MARKS + 1) * SUB == (int)SCAN_CHUNK);
-/* Tiles in shared memory: with floats one, lest fewer blocks fit. */
-template <typename T> constexpr int32_t STAGES = sizeof(T) == 2 ? 2 : 1;
+
+/* What a kernel is compiled for: the type of what moves, states, channels of a thread, threads of a channel. */
+template <typename T_, int N_, int CH_, int G_, bool GATED_> struct Kind {
+    using T = T_;
+    static constexpr int N = N_, CH = CH_, G = G_, NT = N / G, W = THREADS * CH / G, TILE = SCAN_CHUNK * W, SUMS = 2 * SCAN_CHUNK * N;
+    static constexpr bool GATED = GATED_, TWO = sizeof(T) == 2;               /* of u two tiles: with floats one, lest fewer blocks fit */
+    static constexpr bool OPENED = TWO || GATED;                              /* delta as floats in a tile of their own                 */
+    static constexpr bool MMA = TWO && G == 1;                                /* who adds dB and dC                                     */
+    static constexpr int BLOCKS = MMA && GATED ? 3 : 2;                             /* on a processor; trading wants more registers           */
+    static_assert(CH * NT == KEPT);
+};
+/* Shared memory, in bytes. */
+enum { STARTS = 9 };
+template <typename K> constexpr size_t shared_bytes(void)
+{
+    return sizeof(typename K::T) * K::TILE * ((K::TWO ? 2 : 1) + 2 + (K::GATED ? 1 : 0)) +
+           sizeof(float) * (size_t)((K::OPENED ? K::TILE : 0) + MARKS * KEPT * THREADS + (2 + WARPS) * K::SUMS) + STARTS * sizeof(int64_t) + 32 * sizeof(uint4);
+}
 
 /* Sums of v[0..32) over the lanes that agree in the bits below G, each in a fixed order: lane l gets those of index (l & -G) + 0 .. G. */
 template <int G, int HALF = 16> static __device__ __forceinline__ void trade(float v[32], int lane)
@@ -30,174 +54,277 @@ template <int G, int HALF = 16> static __device__ __forceinline__ void trade(flo
     }
     if constexpr (HALF > G) trade<G, HALF / 2>(v, lane);
 }
+/* The left operand: row r has its ones where the number r % 4 of a lane's four stands. It is read from shared memory, where its
+ * words stand side by side as products want them: the compiler, knowing them alike, would keep two and copy them for each. */
+static __device__ __forceinline__ void put_ones(uint32_t *to, int lane)
+{
+    const int at = lane / 4 % 4;
+    const uint32_t one = at & 1 ? 0x3f800000u : 0x3f80u;
+    *(uint4 *)(to + lane * 4) = at < 2 ? make_uint4(one, one, 0, 0) : make_uint4(0, 0, one, one);
+}
+/* Of four numbers of every lane: lane l gets the sum of number l / 4 % 4 over eight lanes; four neighbours make all 32. */
+static __device__ __forceinline__ float eighth(const uint4 &ones, const float v[4])
+{
+    const uint32_t a[4] = {ones.x, ones.y, ones.z, ones.w}, b[2] = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])};
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    mma_16816(sum, a, b);
+    return sum[0] + sum[1];
+}
+/* Sums of 16 numbers over the warp, s[j] as eighth made it of the four from 4 j on, to memory: upper lanes take the upper half. */
+static __device__ __forceinline__ void put_16(float *to, const float s[4], int lane)
+{
+    const bool upper = lane & 16, odd = lane & 1;
+    const float even_j = upper ? s[2] : s[0], odd_j = upper ? s[3] : s[1];
+    float all = (odd ? odd_j : even_j) + __shfl_xor_sync(0xffffffffu, odd ? even_j : odd_j, 1);
+    all += __shfl_xor_sync(0xffffffffu, all, 2);
+    if ((lane & 2) == 0) to[lane / 16 * 8 + (lane & 1) * 4 + lane / 4 % 4] = all;
+}
 
 /* Shared memory of a block, and where its thread stands in it. */
-template <typename T, int N, int CH, int G> struct Block {
-    T *tile;                          /* [STAGES][u, delta, dy][SCAN_CHUNK][width]                                          */
-    float *start, *mark;              /* [STAGES][N][width]; [MARKS][KEPT][threads], this thread's first                    */
-    float *rates, *sums;              /* [2][B, C][SCAN_CHUNK][N]; [warps][B, C][SCAN_CHUNK][N]                             */
-    int64_t *base;                    /* where the sequence begins in u, delta, dy, states, B, C, du, ddelta: not in registers */
-    int32_t threads, width, k0, at, group;
+template <typename K> struct Block {
+    typename K::T *u, *delta, *dy, *z;                                        /* [TWO][TILE], [TILE] each               */
+    float *dt;                        /* [SCAN_CHUNK][W]                                                                    */
+    float *mark;                      /* [MARKS][KEPT / 4][THREADS][4], this thread's first                                 */
+    float *rates, *sums;              /* [2][B, C][SCAN_CHUNK][N]; [WARPS][SCAN_CHUNK][B, C][N]                             */
+    int64_t *start;                   /* where a sequence begins in u, delta, dy, z, B, C, states, dB, dC: not in registers */
+    uint32_t *ones;                   /* [32][4]                                                                            */
+    int32_t k0, at, group;
     bool live;
 };
-/* What a thread holds all the way: dh, the gradient that comes from later tokens; the sums da and dd. a is times log2 e. */
-template <int N, int CH, int G> struct Held { float a[CH][N / G], dh[CH][N / G], da[CH][N / G], d[CH], dd[CH]; };
-/* One tile: of this thread's channels and states. */
-template <typename T> struct Tile {
-    const T *u, *delta, *dy;          /* rows of width                                                                      */
-    const float *b, *c, *start;       /* rows of N; of width                                                                */
+/* What a thread holds all the way: dh, the gradient that comes from later tokens; the sums da, dd and dbias; where the next token's
+ * gradients go. a is times log2 e. */
+template <typename K> struct Held {
+    float a[K::CH][K::NT], dh[K::CH][K::NT], da[K::CH][K::NT], d[K::CH], dd[K::CH], dbias[K::CH];
+    unsigned char *du, *ddelta, *dz;
 };
-
-template <typename T, int N, int CH, int G>
-static __device__ __forceinline__ void enter(Block<T, N, CH, G> &z, const Backward &f, int64_t m, int64_t s, unsigned char *shared)
+/* Some tokens of a tile, from one on, and of these this thread's channels and states. */
+template <typename K> struct Tile {
+    const typename K::T *u, *delta;   /* rows of W; behind delta's tile stand dy's and z's                                  */
+    float *dt;
+    const float *b;                   /* rows of N; c: behind it                                                            */
+};
+template <typename K> static __device__ __forceinline__ Tile<K> later(const Tile<K> &x, int tokens)
 {
+    return {x.u + tokens * K::W, x.delta + tokens * K::W, x.dt + tokens * K::W, x.b + tokens * K::N};
+}
+
+template <typename K> static __device__ __forceinline__ void enter(Block<K> &z, const Backward &f, int64_t m, int64_t s, unsigned char *shared)
+{
+    using T = typename K::T;
     const int32_t tid = (int32_t)threadIdx.x;
-    z.threads = (int32_t)blockDim.x;
-    z.width = z.threads * CH / G;
-    z.k0 = (int32_t)blockIdx.x * z.width;
-    z.group = tid & (G - 1);
-    z.at = tid / G * CH;
+    z.k0 = (int32_t)blockIdx.x * K::W;
+    z.group = tid & (K::G - 1);
+    z.at = tid / K::G * K::CH;
     z.live = z.k0 + z.at < f.cols;
-    z.tile = (T *)shared;
-    z.start = (float *)(z.tile + STAGES<T> * 3 * SCAN_CHUNK * z.width);
-    z.mark = z.start + STAGES<T> * N * z.width + tid;
-    z.rates = z.mark - tid + MARKS * KEPT * z.threads;
-    z.sums = z.rates + 4 * SCAN_CHUNK * N;
-    z.base = (int64_t *)(z.sums + z.threads / 32 * 2 * SCAN_CHUNK * N);
+    z.u = (T *)shared;
+    z.delta = z.u + (K::TWO ? 2 : 1) * K::TILE;
+    z.dy = z.delta + K::TILE;
+    z.z = z.dy + K::TILE;
+    float *next = (float *)(K::GATED ? z.z + K::TILE : z.z);
+    z.dt = K::OPENED ? next : (float *)z.delta;
+    if (K::OPENED) next += K::TILE;
+    z.mark = next + 4 * tid;
+    z.rates = next + MARKS * KEPT * THREADS;
+    z.sums = z.rates + 2 * K::SUMS;
+    z.ones = (uint32_t *)(z.sums + WARPS * K::SUMS);
+    z.start = (int64_t *)(z.ones + 32 * 4);
+    if (tid < 32) put_ones(z.ones, tid);
     if (tid == 0) {
-        z.base[0] = arg_row(f.u, m, s, 0);
-        z.base[1] = arg_row(f.delta, m, s, 0);
-        z.base[2] = arg_row(f.dy, m, s, 0);
-        z.base[3] = arg_row(f.states, m, s, 0);
-        z.base[4] = arg_row(f.bm, m, s, 0);
-        z.base[5] = arg_row(f.cm, m, s, 0);
-        z.base[6] = arg_row(f.du, m, s, 0) + z.k0;
-        z.base[7] = arg_row(f.ddelta, m, s, 0) + z.k0;
+        z.start[0] = scan_start(f.u, m, s);
+        z.start[1] = scan_start(f.delta, m, s);
+        z.start[2] = scan_start(f.dy, m, s);
+        z.start[3] = scan_start(f.z, m, s);
+        z.start[4] = scan_start(f.bm, m, s);
+        z.start[5] = scan_start(f.cm, m, s);
+        z.start[6] = scan_start(f.states, m, s);
+        z.start[7] = scan_start(f.db, m, s);
+        z.start[8] = scan_start(f.dc, m, s);
     }
     __syncthreads();
 }
-template <typename T, int N, int CH, int G> static __device__ __forceinline__ void bring(const Block<T, N, CH, G> &z, const Backward &f, int32_t q)
+/* Two parts, because the first is wanted earlier and given free earlier. */
+template <typename K> static __device__ __forceinline__ void bring_first(const Block<K> &z, const Backward &f, int32_t q)
 {
-    const int32_t t0 = q * SCAN_CHUNK, size = SCAN_CHUNK * z.width;
-    T *to = z.tile + q % STAGES<T> * 3 * size;
-    stage(to, f.u, z.base[0], f.u.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
-    stage(to + size, f.delta, z.base[1], f.delta.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
-    stage(to + 2 * size, f.dy, z.base[2], f.dy.ld, t0, SCAN_CHUNK, f.rows, z.k0, z.width, f.cols);
-    stage(z.start + q % STAGES<T> * N * z.width, f.states, z.base[3] + q * f.states.ld, f.cols, 0, N, N, z.k0, z.width, f.cols);
+    stage<K::W>(z.u + (K::TWO ? (q & 1) * K::TILE : 0), f.u, z.start[0], q * SCAN_CHUNK, f.rows, z.k0, f.cols);
+    stage<K::W>(z.delta, f.delta, z.start[1], q * SCAN_CHUNK, f.rows, z.k0, f.cols);
     copy_commit();
 }
-
-/* h over token t of a tile; KEEP: its decay is kept. */
-template <int N, int CH, int G, bool KEEP, typename T>
-static __device__ __forceinline__ void advance(const Tile<T> &x, int32_t width, int t, const float (&a)[CH][N / G], float (&h)[CH][N / G],
-                                               float (*decay)[CH][N / G])
+template <typename K> static __device__ __forceinline__ void bring_second(const Block<K> &z, const Backward &f, int32_t q)
 {
-    const Pack<T, CH> pu = *(const Pack<T, CH> *)(x.u + t * width), pd = *(const Pack<T, CH> *)(x.delta + t * width);
-    float b[N / G];
-    broadcast<N / G>(b, x.b + t * N);
+    stage<K::W>(z.dy, f.dy, z.start[2], q * SCAN_CHUNK, f.rows, z.k0, f.cols);
+    if (K::GATED) stage<K::W>(z.z, f.z, z.start[3], q * SCAN_CHUNK, f.rows, z.k0, f.cols);
+    copy_commit();
+}
+/* The saved states before tile q. */
+template <typename K>
+static __device__ __forceinline__ void saved(const Block<K> &z, const Backward &f, int32_t q, float (&h)[K::CH][K::NT])
+{
+    using P = Pack<float, K::CH>;
+    const int32_t first = q * (int32_t)f.states.ld + z.group * K::NT * f.cols + z.k0 + z.at;
+    const float *from = (const float *)((const unsigned char *)f.states.data + z.start[6]) + first;
 #pragma unroll
-    for (int j = 0; j < CH; j++) {
-        const float dt = to_float(pd.x[j]), du = dt * to_float(pu.x[j]);
+    for (int n = 0; n < K::NT; n++, from += f.cols) {
+        P x = {};
+        if (z.live) x = *(const P *)from;
 #pragma unroll
-        for (int n = 0; n < N / G; n++) {
-            const float e = fast_exp2(dt * a[j][n]);
+        for (int j = 0; j < K::CH; j++) h[j][n] = x.x[j];
+    }
+}
+
+/* delta of token t as floats: OPEN, made of what was given, else found where that left it. */
+template <typename K, bool OPEN> static __device__ __forceinline__ Pack<float, K::CH> step_size(const Tile<K> &x, int t)
+{
+    Pack<float, K::CH> *kept = (Pack<float, K::CH> *)(x.dt + t * K::W), dt;
+    if (!OPEN || !K::OPENED) return *kept;
+    open((const Pack<typename K::T, K::CH> *)(x.delta + t * K::W), dt.x);
+#pragma unroll
+    for (int j = 0; j < K::CH; j++)
+        if (K::GATED) dt.x[j] = scan_softplus(dt.x[j]);
+    return *kept = dt;
+}
+/* h over token t of a tile; KEEP: its decay is kept, and delta was opened before. */
+template <typename K, bool KEEP>
+static __device__ __forceinline__ void advance(const Tile<K> &x, int t, const float (&a)[K::CH][K::NT], float (&h)[K::CH][K::NT], float (*decay)[K::CH][K::NT])
+{
+    const Pack<float, K::CH> dt = step_size<K, !KEEP>(x, t);
+    float ut[K::CH], b[K::NT];
+    open((const Pack<typename K::T, K::CH> *)(x.u + t * K::W), ut);
+    broadcast<K::NT>(b, x.b + t * K::N);
+#pragma unroll
+    for (int j = 0; j < K::CH; j++) {
+        const float du = dt.x[j] * ut[j];
+#pragma unroll
+        for (int n = 0; n < K::NT; n++) {
+            const float e = fast_exp2(dt.x[j] * a[j][n]);
             h[j][n] = e * h[j][n] + du * b[n];
             if (KEEP) (*decay)[j][n] = e;
         }
     }
 }
 
-/* Token t backward: terms of dB and dC go to v[2 n], v[2 n + 1], du and ddelta to memory where `there`. */
-template <int N, int CH, int G, typename T>
-static __device__ __forceinline__ void retreat(const Block<T, N, CH, G> &z, const Tile<T> &x, const Backward &f, Held<N, CH, G> &own, int32_t t0, int t,
-                                               const float (&decay)[CH][N / G], const float (&before)[CH][N / G], const float (&after)[CH][N / G], float *v)
+/* Token t backward: terms of dB go to v[n], of dC to v[NT + n]; du, ddelta and dz, where `there`, to memory. */
+template <typename K>
+static __device__ __forceinline__ void retreat(const Block<K> &z, const Tile<K> &x, const Backward &f, Held<K> &own, bool there, int t,
+                                               const float (&decay)[K::CH][K::NT], const float (&before)[K::CH][K::NT],
+                                               const float (&after)[K::CH][K::NT], float *v)
 {
-    const Pack<T, CH> pu = *(const Pack<T, CH> *)(x.u + t * z.width), pd = *(const Pack<T, CH> *)(x.delta + t * z.width),
-                      py = *(const Pack<T, CH> *)(x.dy + t * z.width);
-    Pack<T, CH> du, ddelta;
-    float b[N / G], c[N / G];
-    broadcast<N / G>(b, x.b + t * N);
-    broadcast<N / G>(c, x.c + t * N);
+    using P = Pack<typename K::T, K::CH>;
+    constexpr int NT = K::NT;
+    const Pack<float, K::CH> dt = step_size<K, false>(x, t);
+    float b[NT], c[NT], ut[K::CH], given[K::CH], zt[K::CH], du[K::CH], ddelta[K::CH], dz[K::CH];
+    open((const P *)(x.u + t * K::W), ut);
+    open((const P *)(x.delta + K::TILE + t * K::W), given);
+    if (K::GATED) open((const P *)(x.delta + 2 * K::TILE + t * K::W), zt);
+    broadcast<NT>(b, x.b + t * K::N);
+    broadcast<NT>(c, x.b + (SCAN_CHUNK + t) * K::N);
 #pragma unroll
-    for (int j = 0; j < CH; j++) {
-        const float ut = to_float(pu.x[j]), dt = to_float(pd.x[j]), dyt = to_float(py.x[j]), dtu = dt * ut;
-        float inject = 0.0f, exponent = 0.0f;
+    for (int j = 0; j < K::CH; j++) {
+        const float dtu = dt.x[j] * ut[j], gate = K::GATED ? scan_sigmoid(zt[j]) : 1.0f, act = K::GATED ? zt[j] * gate : 1.0f, dyt = given[j] * act;
+        float inject = 0.0f, exponent = 0.0f, y = 0.0f;
 #pragma unroll
-        for (int n = 0; n < N / G; n++) {
+        for (int n = 0; n < NT; n++) {
             const float now = own.dh[j][n] + dyt * c[n];
-            v[2 * n] = j ? v[2 * n] + now * dtu : now * dtu;
-            v[2 * n + 1] = j ? v[2 * n + 1] + dyt * after[j][n] : dyt * after[j][n];
+            v[n] = j ? v[n] + now * dtu : now * dtu;
+            v[NT + n] = j ? v[NT + n] + dyt * after[j][n] : dyt * after[j][n];
+            if (K::GATED) y += c[n] * after[j][n];
             inject += now * b[n];
             own.dh[j][n] = now * decay[j][n];
             const float g = own.dh[j][n] * before[j][n];
             exponent += g * own.a[j][n];
-            own.da[j][n] += g * dt;
+            own.da[j][n] += g * dt.x[j];
         }
-        own.dd[j] += dyt * ut;
+        own.dd[j] += dyt * ut[j];
 #pragma unroll
-        for (int g = 1; g < G; g *= 2) {
+        for (int g = 1; g < K::G; g *= 2) {
             inject += __shfl_xor_sync(0xffffffffu, inject, g);
             exponent += __shfl_xor_sync(0xffffffffu, exponent, g);
+            if (K::GATED) y += __shfl_xor_sync(0xffffffffu, y, g);
         }
-        put(&du.x[j], dyt * own.d[j] + inject * dt);
-        put(&ddelta.x[j], SCAN_LN2 * exponent + inject * ut);
+        du[j] = dyt * own.d[j] + inject * dt.x[j];
+        ddelta[j] = SCAN_LN2 * exponent + inject * ut[j];
+        if (!K::GATED) continue;
+        ddelta[j] *= 1.0f - fast_exp2(-SCAN_LOG2E * dt.x[j]);                 /* softplus' = 1 - exp(-softplus)         */
+        own.dbias[j] += ddelta[j];
+        dz[j] = given[j] * (y + own.d[j] * ut[j]) * (gate + act * (1.0f - gate));                  /* (z s)' = s + z s (1 - s)               */
     }
-    if (!z.live || t0 + t >= f.rows) return;
-    if (f.du.data && z.group == 0) *(Pack<T, CH> *)((T *)f.du.data + z.base[6] + (t0 + t) * f.du.ld + z.at) = du;
-    if (f.ddelta.data && z.group == G - 1) *(Pack<T, CH> *)((T *)f.ddelta.data + z.base[7] + (t0 + t) * f.ddelta.ld + z.at) = ddelta;
+    if (there) {
+        if (z.group == 0) close((P *)own.du, du);
+        if (z.group == K::G - 1) close((P *)own.ddelta, ddelta);
+        if (K::GATED && z.group == 0) close((P *)own.dz, dz);
+    }
+    own.du += f.next_du;
+    own.ddelta += f.next_ddelta;
+    if (K::GATED) own.dz += f.next_dz;
 }
 
-/* Tokens [b SUB, (b + 1) SUB) of a tile: forward from their mark, then backward. */
-template <int N, int CH, int G, typename T>
-static __device__ __forceinline__ void part_of_tile(const Block<T, N, CH, G> &z, const Tile<T> &x, const Backward &f, Held<N, CH, G> &own, int32_t t0, int b)
+/* Tokens [b SUB, (b + 1) SUB) of tile q, which x begins with: forward from their mark, then backward. */
+template <typename K>
+static __device__ __forceinline__ void part_of_tile(const Block<K> &z, const Tile<K> &x, const Backward &f, Held<K> &own, int32_t q, int b)
 {
-    constexpr int NT = N / G, ROUND = 16 / NT;                                /* tokens whose terms make 32             */
-    const int32_t lane = (int32_t)threadIdx.x & 31, pair = lane / 2;
-    float h[SUB + 1][CH][NT], decay[SUB][CH][NT], v[32];
+    constexpr int NT = K::NT, ROUND = (K::MMA ? 8 : 16) / NT;                 /* tokens whose terms are added together      */
+    const int32_t left = z.live ? f.rows - q * SCAN_CHUNK - b * SUB : 0;
+    const int32_t lane = (int32_t)threadIdx.x & 31;
+    float h[SUB + 1][K::CH][NT], decay[SUB][K::CH][NT], v[2 * NT * (K::MMA ? 1 : ROUND)], s[4];
+    const uint4 ones = *(const uint4 *)(z.ones + lane * 4);
+    if (b == 0) saved(z, f, q, h[0]);
+    else
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) h[0][i / NT][i % NT] = b ? z.mark[((b - 1) * KEPT + i) * z.threads] : x.start[i % NT * z.width + i / NT];
+        for (int k = 0; k < KEPT; k += 4) broadcast<4>(h[0][0] + k, z.mark + ((b - 1) * KEPT + k) * THREADS);
 #pragma unroll
     for (int i = 0; i < SUB; i++) {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) h[i + 1][k / NT][k % NT] = h[i][k / NT][k % NT];
-        advance<N, CH, G, true>(x, z.width, b * SUB + i, own.a, h[i + 1], &decay[i]);
+        advance<K, true>(x, i, own.a, h[i + 1], &decay[i]);
     }
 #pragma unroll
     for (int i = SUB - 1; i >= 0; i--) {
-        const int t = b * SUB + i;
-        retreat(z, x, f, own, t0, t, decay[i], h[i], h[i + 1], v + i % ROUND * NT * 2);
-        if (i % ROUND > 0) continue;
-        trade<G>(v, lane);                            /* of v[(token NT + state) 2 + which]                                     */
-        float *to = z.sums + threadIdx.x / 32 * 2 * SCAN_CHUNK * N + (t + pair / NT) * N + z.group * NT + pair % NT;
-        if (G == 1) to[(lane & 1) * SCAN_CHUNK * N] = v[0];
-        else { to[0] = v[0]; to[SCAN_CHUNK * N] = v[1]; }
+        float *to = z.sums + threadIdx.x / 32 * K::SUMS + (b * SUB + i) * 2 * K::N;
+        retreat(z, x, f, own, i < left, i, decay[i], h[i], h[i + 1], K::MMA ? v : v + i % ROUND * 2 * NT);
+        if constexpr (K::MMA) {
+#pragma unroll
+            for (int j = 0; j < NT / 2; j++) s[i % ROUND * NT / 2 + j] = eighth(ones, v + 4 * j);
+            if (i % ROUND == 0) put_16(to, s, lane);
+        } else if (i % ROUND == 0) {
+            trade<K::G>(v, lane);
+            if (K::G == 1) to[lane] = v[0];
+            else
+#pragma unroll
+                for (int g = 0; g < K::G; g++) {                              /* of v[(token 2 + which) NT + state]         */
+                    const int e = (lane & -K::G) + g;
+                    to[e / NT * K::N + z.group * NT + e % NT] = v[g];
+                }
+        }
     }
 }
 
 /* The warps' sums of a tile, in order. */
-template <typename T, int N, int CH, int G>
-static __device__ __forceinline__ void put_sums(const Block<T, N, CH, G> &z, const Backward &f, int64_t m, int64_t s, int32_t t0)
+template <typename K> static __device__ __forceinline__ void put_sums(const Block<K> &z, const Backward &f, int64_t m, int64_t s, int32_t t0)
 {
-    for (int32_t i = (int32_t)threadIdx.x; i < 2 * SCAN_CHUNK * N; i += z.threads) {
-        const int32_t which = i / (SCAN_CHUNK * N), t = t0 + i / N % SCAN_CHUNK, n = i % N;
+#pragma unroll
+    for (int32_t i = (int32_t)threadIdx.x; i < K::SUMS; i += THREADS) {
+        const int32_t t = t0 + i / (2 * K::N), which = i / K::N & 1, n = i % K::N;
         float sum = z.sums[i];
-        for (int32_t w = 1; w < z.threads / 32; w++) sum += z.sums[w * 2 * SCAN_CHUNK * N + i];
-        const Arg &out = which ? f.dc : f.db;
+#pragma unroll
+        for (int32_t w = 1; w < WARPS; w++) sum += z.sums[w * K::SUMS + i];
         if (t >= f.rows) continue;
-        if (gridDim.x > 1) f.part[((((m * gridDim.y + s) * gridDim.x + blockIdx.x) * f.rows + t) * 2 + which) * N + n] = sum;
-        else if (out.data) arg_put(out, arg_row(out, m, s, t) + n, sum);
+        if (gridDim.x > 1) f.part[((((m * gridDim.y + s) * gridDim.x + blockIdx.x) * f.rows + t) * 2 + which) * K::N + n] = sum;
+        else if ((which ? f.dc : f.db).data) {
+            unsigned char *to = (unsigned char *)(which ? f.dc : f.db).data + z.start[7 + which];
+            const int32_t at = t * (int32_t)(which ? f.dc.ld : f.db.ld) + n;
+            if ((which ? f.dc : f.db).size == 2) put((bf16 *)to + at, sum);
+            else put((float *)to + at, sum);
+        }
     }
 }
 
-template <typename T, int N, int CH, int G>
-static __global__ void __launch_bounds__(THREADS, 3) backward(Backward f)
+template <typename K> static __global__ void __launch_bounds__(THREADS, K::BLOCKS) backward(Backward f)
 {
-    constexpr int NT = N / G;
+    constexpr int N = K::N, NT = K::NT;
     MDR_SHARED(unsigned char, shared);
     const int64_t m = blockIdx.z, s = blockIdx.y;
     if (s >= f.n_seq[m]) return;
-    Block<T, N, CH, G> z;
-    Held<N, CH, G> own;
+    Block<K> z;
+    Held<K> own;
     Rates<N> next;
     enter(z, f, m, s, shared);
 #pragma unroll
@@ -207,70 +334,86 @@ static __global__ void __launch_bounds__(THREADS, 3) backward(Backward f)
         own.dh[j][n] = own.da[j][n] = 0.0f;
         if (n > 0) continue;
         own.d[j] = z.live ? arg_get(f.d, arg_row(f.d, m, s, 0) + z.k0 + z.at + j) : 0.0f;
-        own.dd[j] = 0.0f;
+        own.dd[j] = own.dbias[j] = 0.0f;
     }
-    const int32_t last = (f.rows - 1) / SCAN_CHUNK;
-    bring(z, f, last);
-    fetch<N>(next, f.bm, f.cm, z.base[4], z.base[5], last * SCAN_CHUNK, f.rows);
-    keep<N>(next, z.rates + (last & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, z.base[4], z.base[5], last * SCAN_CHUNK, f.rows);
+    const int32_t last = (f.rows - 1) / SCAN_CHUNK, final = last * SCAN_CHUNK + SCAN_CHUNK - 1, k = z.k0 + z.at;
+    own.du = (unsigned char *)f.du.data + (arg_row(f.du, m, s, final) + k) * (int64_t)sizeof(typename K::T);
+    own.ddelta = (unsigned char *)f.ddelta.data + (arg_row(f.ddelta, m, s, final) + k) * (int64_t)sizeof(typename K::T);
+    own.dz = (unsigned char *)f.dz.data + (arg_row(f.dz, m, s, final) + k) * (int64_t)sizeof(typename K::T);
+    bring_first(z, f, last);
+    bring_second(z, f, last);
+    fetch<N>(next, f.bm, f.cm, z.start[4], z.start[5], last * SCAN_CHUNK, f.rows);
+    keep<N>(next, z.rates + (last & 1) * K::SUMS);
     for (int32_t q = last; q >= 0; q--) {
         const int32_t t0 = q * SCAN_CHUNK;
-        copy_wait<0>();
-        __syncthreads();                              /* tile q is there, and nobody is still at the one behind it              */
-        if (q > 0) {
-            if (STAGES<T> == 2) bring(z, f, q - 1);
-            fetch<N>(next, f.bm, f.cm, z.base[4], z.base[5], t0 - SCAN_CHUNK, f.rows);
-        }
-        const T *u = z.tile + q % STAGES<T> * 3 * SCAN_CHUNK * z.width + z.at;
-        const float *b = z.rates + (q & 1) * 2 * SCAN_CHUNK * N + z.group * NT;
-        const Tile<T> x = {u, u + SCAN_CHUNK * z.width, u + 2 * SCAN_CHUNK * z.width, b, b + SCAN_CHUNK * N,
-                           z.start + (q % STAGES<T> * N + z.group * NT) * z.width + z.at};
-        float h[CH][NT];
-#pragma unroll
-        for (int i = 0; i < KEPT; i++) h[i / NT][i % NT] = x.start[i % NT * z.width + i / NT];
+        const float *b = z.rates + (q & 1) * K::SUMS + z.group * NT;
+        Tile<K> x = {z.u + (K::TWO ? (q & 1) * K::TILE : 0) + z.at, z.delta + z.at, z.dt + z.at, b};
+        float h[K::CH][NT];
+        saved(z, f, q, h);
+        copy_wait<1>();
+        __syncthreads();                              /* u and delta are there                                                   */
+        if (q > 0) fetch<N>(next, f.bm, f.cm, z.start[4], z.start[5], t0 - SCAN_CHUNK, f.rows);
 #pragma unroll 1
         for (int i = 0; i < MARKS; i++) {
 #pragma unroll
-            for (int t = 0; t < SUB; t++) advance<N, CH, G, false>(x, z.width, i * SUB + t, own.a, h, nullptr);
+            for (int t = 0; t < SUB; t++) advance<K, false>(x, t, own.a, h, nullptr);
+            x = later(x, SUB);
+            const float *v = h[0];
 #pragma unroll
-            for (int k = 0; k < KEPT; k++) z.mark[(i * KEPT + k) * z.threads] = h[k / NT][k % NT];
+            for (int k = 0; k < KEPT; k += 4) *(float4 *)(z.mark + (i * KEPT + k) * THREADS) = make_float4(v[k], v[k + 1], v[k + 2], v[k + 3]);
         }
+#pragma unroll
+        for (int t = 0; t < SUB; t++) step_size<K, true>(x, t);
+        copy_wait<0>();
+        __syncthreads();                              /* dy and z are there; delta is opened, and u's other tile long done with  */
+        if (K::TWO && q > 0) bring_first(z, f, q - 1);
 #pragma unroll 1
-        for (int i = MARKS; i >= 0; i--) part_of_tile<N, CH, G>(z, x, f, own, t0, i);
-        if (q > 0) keep<N>(next, z.rates + ((q - 1) & 1) * 2 * SCAN_CHUNK * N, f.bm, f.cm, z.base[4], z.base[5], t0 - SCAN_CHUNK, f.rows);
-        __syncthreads();
-        if (STAGES<T> == 1 && q > 0) bring(z, f, q - 1);
+        for (int i = MARKS; i >= 0; i--, x = later(x, -SUB)) part_of_tile(z, x, f, own, q, i);
+        if (q > 0) keep<N>(next, z.rates + ((q - 1) & 1) * K::SUMS);
+        __syncthreads();                              /* nobody is still at this tile, and its sums are there                    */
+        if (!K::TWO && q > 0) bring_first(z, f, q - 1);
+        if (q > 0) bring_second(z, f, q - 1);
         put_sums(z, f, m, s, t0);
     }
+    if (!z.live) return;
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const int j = i / NT, n = i % NT;
-        if (z.live && f.da.data) arg_put(f.da, arg_row(f.da, m, s, z.k0 + z.at + j) + z.group * NT + n, own.da[j][n]);
-        if (z.live && f.dd.data && z.group == 0 && n == 0) arg_put(f.dd, arg_row(f.dd, m, s, 0) + z.k0 + z.at + j, own.dd[j]);
+        const int64_t k = z.k0 + z.at + j;
+        if (f.da.data) arg_put(f.da, arg_row(f.da, m, s, k) + z.group * NT + n, own.da[j][n]);
+        if (z.group > 0 || n > 0) continue;
+        if (f.dd.data) arg_put(f.dd, arg_row(f.dd, m, s, 0) + k, own.dd[j]);
+        if (K::GATED && f.dbias.data) arg_put(f.dbias, arg_row(f.dbias, m, s, 0) + k, own.dbias[j]);
     }
 }
 
 /* Any number of states and any types: one state after another over a tile of tokens; its dh and da wait in scratch. */
-static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
+template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
 {
     MDR_SHARED(float, sums);                                                  /* [warps][32]                            */
     const int64_t m = blockIdx.z, s = blockIdx.y, block = (m * gridDim.y + s) * gridDim.x + blockIdx.x;
     const int32_t tid = (int32_t)threadIdx.x, lane = tid & 31, k = (int32_t)blockIdx.x * THREADS + tid;
     if (s >= f.n_seq[m]) return;
     const bool live = k < f.cols;
-    float *dh = f.h + block * 2 * f.n_state * THREADS + tid, *da = dh + f.n_state * THREADS, dd = 0.0f;
+    float *dh = f.h + block * 2 * f.n_state * THREADS + tid, *da = dh + f.n_state * THREADS, dd = 0.0f, dbias = 0.0f;
     const float d = live ? arg_get(f.d, arg_row(f.d, m, s, 0) + k) : 0.0f;
     const int32_t last = (f.rows - 1) / SCAN_CHUNK;
     for (int32_t q = last; q >= 0; q--) {
         const int32_t t0 = q * SCAN_CHUNK;
-        float dt[SCAN_CHUNK], ut[SCAN_CHUNK], dyt[SCAN_CHUNK], inject[SCAN_CHUNK], exponent[SCAN_CHUNK];
+        float dt[SCAN_CHUNK], ut[SCAN_CHUNK], dyt[SCAN_CHUNK], inject[SCAN_CHUNK], exponent[SCAN_CHUNK], y[SCAN_CHUNK];
 #pragma unroll
         for (int i = 0; i < SCAN_CHUNK; i++) {
             const bool there = live && t0 + i < f.rows;
+            const float given = there ? arg_get(f.delta, arg_row(f.delta, m, s, t0 + i) + k) : 0.0f;
             ut[i] = there ? arg_get(f.u, arg_row(f.u, m, s, t0 + i) + k) : 0.0f;
-            dt[i] = there ? arg_get(f.delta, arg_row(f.delta, m, s, t0 + i) + k) : 0.0f;
+            dt[i] = GATED ? scan_softplus(given) : given;
             dyt[i] = there ? arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k) : 0.0f;
+            if (GATED && there) {
+                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k);
+                dyt[i] *= zt * scan_sigmoid(zt);
+            }
             inject[i] = exponent[i] = 0.0f;
+            y[i] = d * ut[i];
             dd += dyt[i] * ut[i];
         }
         for (int32_t n = 0; n < f.n_state; n++) {
@@ -291,6 +434,7 @@ static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
                 now_h += dyt[i] * c;
                 v[2 * i + 1] = dyt[i] * h[i + 1];
                 v[2 * i] = now_h * dt[i] * ut[i];
+                y[i] += c * h[i + 1];
                 inject[i] += now_h * b;
                 now_h *= fast_exp2(dt[i] * a);
                 exponent[i] += now_h * h[i] * a;
@@ -302,7 +446,7 @@ static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
             __syncthreads();
             if (tid < 32 && t0 + tid / 2 < f.rows) {
                 float sum = sums[tid];
-                for (int w = 1; w < THREADS / 32; w++) sum += sums[w * 32 + tid];
+                for (int w = 1; w < WARPS; w++) sum += sums[w * 32 + tid];
                 const Arg &out = tid & 1 ? f.dc : f.db;
                 if (gridDim.x > 1) f.part[((block * f.rows + t0 + tid / 2) * 2 + (tid & 1)) * f.n_state + n] = sum;
                 else if (out.data) arg_put(out, arg_row(out, m, s, t0 + tid / 2) + n, sum);
@@ -312,13 +456,22 @@ static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
 #pragma unroll
         for (int i = 0; i < SCAN_CHUNK; i++) {
             if (!live || t0 + i >= f.rows) continue;
+            float change = SCAN_LN2 * exponent[i] + inject[i] * ut[i];
+            if (GATED) {
+                change *= 1.0f - fast_exp2(-SCAN_LOG2E * dt[i]);
+                dbias += change;
+                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k), gate = scan_sigmoid(zt);
+                const float dout = arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k);
+                if (f.dz.data) arg_put(f.dz, arg_row(f.dz, m, s, t0 + i) + k, dout * y[i] * (gate + zt * gate * (1.0f - gate)));
+            }
             if (f.du.data) arg_put(f.du, arg_row(f.du, m, s, t0 + i) + k, dyt[i] * d + inject[i] * dt[i]);
-            if (f.ddelta.data) arg_put(f.ddelta, arg_row(f.ddelta, m, s, t0 + i) + k, SCAN_LN2 * exponent[i] + inject[i] * ut[i]);
+            if (f.ddelta.data) arg_put(f.ddelta, arg_row(f.ddelta, m, s, t0 + i) + k, change);
         }
     }
     if (!live) return;
     for (int32_t n = 0; n < f.n_state && f.da.data; n++) arg_put(f.da, arg_row(f.da, m, s, k) + n, da[n * THREADS]);
     if (f.dd.data) arg_put(f.dd, arg_row(f.dd, m, s, 0) + k, dd);
+    if (GATED && f.dbias.data) arg_put(f.dbias, arg_row(f.dbias, m, s, 0) + k, dbias);
 }
 
 /* dB and dC of sequences that several blocks shared. */
@@ -336,58 +489,101 @@ static __global__ void __launch_bounds__(THREADS) add_blocks(Backward f, int32_t
 }
 
 static bool own_kernel(int32_t n_state) { return n_state == 4 || n_state == 8 || n_state == 16; }
-static int64_t part_elements(const Node *n, Extent e)
+/* Scratch: sums of blocks; states of the slow kernel; sums over time of every sequence. In floats. */
+struct Room { int64_t part, h, sums; };
+static Room room(const Node *n, Extent e)
 {
-    const Shape u = n->in_type[IN_U].shape;
-    const int64_t blocks = mdr_ceil_div(u.d[1], THREADS / 2);             /* channels of a block: as few at 16 states */
-    return blocks > 1 ? blocks * e.n_member * e.n_seq * u.d[0] * 2 * n->in_type[IN_A].shape.d[1] : 0;
+    const int64_t rows = n->in_type[IN_U].shape.d[0], cols = n->in_type[IN_U].shape.d[1], n_state = n->in_type[IN_A].shape.d[1];
+    const int64_t blocks = mdr_ceil_div(cols, THREADS / 2), all = (int64_t)e.n_seq * e.n_member;   /* channels of a block: as few at 16 states */
+    return {scan_round(blocks > 1 ? blocks * all * rows * 2 * n_state : 0, 64), scan_round(cols, THREADS) * n_state * 2 * all,
+            n->sums ? cols * (n_state + 2) * all : 0};
 }
 static size_t scratch(const Node *n, Extent e)
 {
-    const int64_t cols = scan_round(n->in_type[IN_U].shape.d[1], THREADS);
-    return sizeof(float) * (size_t)(scan_round(part_elements(n, e), 64) + cols * n->in_type[IN_A].shape.d[1] * 2 * e.n_seq * e.n_member);
+    const Room r = room(n, e);
+    return sizeof(float) * (size_t)(r.part + r.h + r.sums);
 }
 
+template <typename K> static int32_t launch(const Call *c, const Backward &f)
+{
+    const int32_t blocks = (int32_t)mdr_ceil_div(f.cols, K::W);
+    MDR_ALLOW_SHARED((backward<K>), shared_bytes<K>());
+    MDR_LAUNCH((backward<K>), mdr_grid(blocks, c->extent.n_seq, c->extent.n_member), dim3(THREADS), shared_bytes<K>(), c->stream, f);
+    return blocks;
+}
+template <bool GATED> static int32_t launch_any(const Call *c, const Backward &f)
+{
+    const int32_t blocks = (int32_t)mdr_ceil_div(f.cols, THREADS);
+    MDR_LAUNCH((backward_any<GATED>), mdr_grid(blocks, c->extent.n_seq, c->extent.n_member), dim3(THREADS), THREADS * sizeof(float), c->stream, f);
+    return blocks;
+}
+/* The size of what moves, if a fast kernel can move it: that writes du and ddelta. */
+static int64_t fast_size(const Backward &f)
+{
+    if (!f.du.data || !f.ddelta.data || (f.z.data && !f.dz.data)) return 0;
+    const Arg *const wide[] = {&f.u, &f.delta, &f.dy, &f.z, &f.du, &f.ddelta, &f.dz}, *const saved[] = {&f.states};
+    return own_kernel(f.n_state) && scan_size(f.rows, f.cols, 1, saved) == 4 ? scan_size(f.rows, f.cols, 7, wide) : 0;
+}
+static Backward arguments(const Call *c, const Arg &states, const Arg &dy, const Arg &z, const Arg &dz, const Arg &dbias)
+{
+    const Shape u = c->node->in_type[IN_U].shape;
+    const Arg *const in = c->in, *const out = c->out;
+    float *part = (float *)c->scratch;
+    return {in[IN_U], in[IN_DELTA], in[IN_A], in[IN_B], in[IN_C], in[IN_D], states, dy, z, out[OUT_DU], out[OUT_DDELTA], out[OUT_DA], out[OUT_DB],
+            out[OUT_DC], out[OUT_DD], dz, dbias, c->n_seq, u.d[0], u.d[1], c->node->in_type[IN_A].shape.d[1], -out[OUT_DU].ld * out[OUT_DU].size,
+            -out[OUT_DDELTA].ld * out[OUT_DDELTA].size, -dz.ld * dz.size, part, part + room(c->node, c->extent).part};
+}
 static void finish(const Call *c, const Backward &f, int32_t blocks)
 {
     if (blocks > 1 && (f.db.data || f.dc.data))
         MDR_LAUNCH(add_blocks, mdr_grid(mdr_ceil_div((int64_t)f.rows * 2 * f.n_state, THREADS), c->extent.n_seq, c->extent.n_member), dim3(THREADS), 0,
                    c->stream, f, blocks);
 }
-template <typename T, int N, int CH, int G> static void launch(const Call *c, const Backward &f)
-{
-    const int32_t need = (int32_t)scan_round(mdr_ceil_div((int64_t)f.cols * G, CH), 32), threads = need < THREADS ? need : THREADS;
-    const int32_t width = threads * CH / G, blocks = (int32_t)mdr_ceil_div(f.cols, width), stages = STAGES<T>;
-    const size_t floats = (size_t)(stages * N * width + MARKS * KEPT * threads + (4 + threads / 32 * 2) * SCAN_CHUNK * N);
-    const size_t bytes = sizeof(T) * 3 * SCAN_CHUNK * (size_t)(stages * width) + sizeof(float) * floats + 8 * sizeof(int64_t);
-    MDR_ALLOW_SHARED((backward<T, N, CH, G>), bytes);
-    MDR_LAUNCH((backward<T, N, CH, G>), mdr_grid(blocks, c->extent.n_seq, c->extent.n_member), dim3((unsigned)threads), bytes, c->stream, f);
-    finish(c, f, blocks);
-}
 
 static void run(const Call *c, int64_t, int64_t)
 {
-    const Shape u = c->node->in_type[IN_U].shape;
-    const int32_t n_state = c->node->in_type[IN_A].shape.d[1];
-    float *part = (float *)c->scratch;
-    const Backward f = {c->in[IN_U], c->in[IN_DELTA], c->in[IN_A], c->in[IN_B], c->in[IN_C], c->in[IN_D], c->in[IN_STATES], c->in[IN_DY],
-                        c->out[OUT_DU], c->out[OUT_DDELTA], c->out[OUT_DA], c->out[OUT_DB], c->out[OUT_DC], c->out[OUT_DD], c->n_seq, u.d[0], u.d[1],
-                        n_state, part, part + scan_round(part_elements(c->node, c->extent), 64)};
-    const Arg *const wide[] = {&f.u, &f.delta, &f.dy, &f.du, &f.ddelta}, *const saved[] = {&f.states};
-    const int64_t size = own_kernel(n_state) && scan_size(u.d[1], 1, saved) == 4 ? scan_size(u.d[1], 5, wide) : 0;
-    if (size == 2 && n_state == 4) launch<bf16, 4, 2, 1>(c, f);
-    else if (size == 2 && n_state == 8) launch<bf16, 8, 1, 1>(c, f);
-    else if (size == 2) launch<bf16, 16, 1, 2>(c, f);
-    else if (size == 4 && n_state == 4) launch<float, 4, 2, 1>(c, f);
-    else if (size == 4 && n_state == 8) launch<float, 8, 1, 1>(c, f);
-    else if (size == 4) launch<float, 16, 1, 2>(c, f);
-    else {
-        const int32_t blocks = (int32_t)mdr_ceil_div(f.cols, THREADS);
-        MDR_LAUNCH(backward_any, mdr_grid(blocks, c->extent.n_seq, c->extent.n_member), dim3(THREADS), THREADS * sizeof(float), c->stream, f);
-        finish(c, f, blocks);
-    }
+    const Backward f = arguments(c, c->in[IN_STATES], c->in[IN_DY], {}, {}, {});
+    const int64_t size = fast_size(f);
+    int32_t blocks;
+    if (size == 2 && f.n_state == 4) blocks = launch<Kind<bf16, 4, 2, 1, false>>(c, f);
+    else if (size == 2 && f.n_state == 8) blocks = launch<Kind<bf16, 8, 1, 1, false>>(c, f);
+    else if (size == 2) blocks = launch<Kind<bf16, 16, 1, 2, false>>(c, f);
+    else if (size == 4 && f.n_state == 4) blocks = launch<Kind<float, 4, 2, 1, false>>(c, f);
+    else if (size == 4 && f.n_state == 8) blocks = launch<Kind<float, 8, 1, 1, false>>(c, f);
+    else if (size == 4) blocks = launch<Kind<float, 16, 1, 2, false>>(c, f);
+    else blocks = launch_any<false>(c, f);
+    finish(c, f, blocks);
+}
+
+/* Where an output is added to the sum over the batch, a sequence's own goes to scratch first: rows of ld floats. */
+static Arg sequence_sums(const Call *c, int out, int64_t width, int64_t ld, float *to)
+{
+    const bool add = c->out[out].data && (c->add >> out & 1u);
+    return add ? Arg{to, width * c->extent.n_seq, width, ld, sizeof(float)} : c->out[out];
+}
+static void run_gated(const Call *c, int64_t, int64_t)
+{
+    Backward f = arguments(c, c->in[GATED_STATES], c->in[GATED_DOUT], c->in[IN_Z], c->out[OUT_DZ], c->out[OUT_DBIAS]);
+    const int64_t all = (int64_t)c->extent.n_seq * c->extent.n_member, width[3] = {(int64_t)f.cols * f.n_state, f.cols, f.cols};
+    const int out[3] = {OUT_DA, OUT_DD, OUT_DBIAS};
+    Arg *const arg[3] = {&f.da, &f.dd, &f.dbias};
+    float *at = f.h + room(c->node, c->extent).h;
+    for (int i = 0; i < 3; at += width[i] * all, i++) *arg[i] = sequence_sums(c, out[i], width[i], i == 0 ? f.n_state : f.cols, at);
+    const int64_t size = fast_size(f);
+    int32_t blocks;
+    if (size == 2 && f.n_state == 4) blocks = launch<Kind<bf16, 4, 2, 1, true>>(c, f);
+    else if (size == 2 && f.n_state == 8) blocks = launch<Kind<bf16, 8, 1, 1, true>>(c, f);
+    else if (size == 2) blocks = launch<Kind<bf16, 16, 1, 2, true>>(c, f);
+    else blocks = launch_any<true>(c, f);
+    finish(c, f, blocks);
+    for (int i = 0; i < 3; i++)
+        if (arg[i]->data != c->out[out[i]].data)
+            enqueue_add_chunks(c, c->out[out[i]], true, (const float *)arg[i]->data, Cut{1, 1, (uint32_t)c->extent.n_seq, true}, width[i],
+                               i == 0 ? f.n_state : f.cols);
 }
 
 /* Saved states and the sums over time, one a sequence, stay float: what is added over the batch must not be rounded before. */
 extern "C" const CudaRow mdr_cuda_rows_selective_scan_grad[] = {
-    {"selective_scan_grad", {.run = run, .units = nullptr, .scratch = scratch, .prep = {}}, nullptr, 1u << IN_STATES, 1u << OUT_DA | 1u << OUT_DD}, {}};
+    {"selective_scan_grad", {.run = run, .units = nullptr, .scratch = scratch, .prep = {}}, nullptr, 1u << IN_STATES, 1u << OUT_DA | 1u << OUT_DD},
+    {"gated_scan_grad", {.run = run_gated, .units = nullptr, .scratch = scratch, .prep = {}}, nullptr, 1u << GATED_STATES,
+     1u << OUT_DA | 1u << OUT_DD | 1u << OUT_DBIAS}, {}};

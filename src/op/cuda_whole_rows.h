@@ -1,0 +1,150 @@
+/* Products of bf16 for ops that go on with whole rows of the result, where w's image (cuda_product.h) fits into shared memory: it lies
+ * there as a whole, blocks stay, and each warp makes tile after tile of 32 rows and NG groups of 32 columns, all in its registers.
+ * Whatever a tile needs, x and rows beside it alike, passes in stages of 32 rows by 32 columns through a ring in shared memory: thread
+ * (g, t) copies and reads piece t of rows g + 8 i and nobody else's. So no warp waits for another, and what the next tile needs is under
+ * way while this one is finished. Operands lie as in `held`; a stage has the shape of a group of the result, too: 8 neighbours of 4 rows
+ * a thread. A slot is filled anew as soon as it is read: its copy comes from device memory, long after. */
+#ifndef MDR_CUDA_WHOLE_ROWS_H
+#define MDR_CUDA_WHOLE_ROWS_H
+#include "op/cuda_product.h"
+
+enum { WHOLE_WARPS = 8, WHOLE_STAGE = 32 * 64, WHOLE_SHARED = 232448 };
+template <int NG> constexpr int WHOLE_CHUNK = NG * 32 * 64 + 64;         /* 32 of k of the image                                */
+
+/* A member's rows are cut into chunks of `per`, chunks into tiles of 32; a warp takes every stride-th chunk. */
+struct Share { int32_t m, rows, per, stride; };
+struct Tile { int32_t row, to, chunk; };                   /* row >= to: none left                                             */
+static __device__ __forceinline__ Tile first_tile(const Share &s, int32_t chunk)
+{
+    const int32_t row = chunk < (s.rows + s.per - 1) / s.per ? chunk * s.per : s.rows;
+    return Tile{row, s.rows - row < s.per ? s.rows : row + s.per, chunk};
+}
+static __device__ __forceinline__ void next_tile(const Share &s, Tile *p)
+{
+    p->row += 32;
+    if (p->row >= p->to) *p = first_tile(s, p->chunk + s.stride);
+}
+/* A thread's ring: what will be copied next, and to where what is read next lies now. */
+struct Stream { unsigned char *ring, *slot; Tile tile; int32_t stage; };
+template <int STAGES> static __device__ __forceinline__ void next_slot(Stream *f)
+{
+    f->slot = f->slot == f->ring + (STAGES - 1) * WHOLE_STAGE ? f->ring : f->slot + WHOLE_STAGE;
+}
+/* The image of member m, by all threads. */
+template <int NG> static __device__ __forceinline__ void copy_image(unsigned char *to, const Image &w, int32_t m, int32_t chunks)
+{
+    for (int32_t i = (int32_t)threadIdx.x; i < 32 * NG * 4 * chunks; i += (int32_t)blockDim.x) {
+        const int32_t n = i / (4 * chunks), k = i - n * 4 * chunks;
+        copy_16(to + k / 4 * WHOLE_CHUNK<NG> + n * 64 + k % 4 * 16, w.data + m * w.member + n * w.ld + 8 * k, true);
+    }
+}
+/* slot: this thread's place of a stage; from: its piece of its first row; there are `left` rows from there on. */
+static __device__ __forceinline__ void copy_rows(unsigned char *slot, const bf16 *from, int64_t ld, int32_t left)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) copy_16(slot + 512 * i, from + 8 * i * ld, 8 * i < left);
+}
+template <int STAGES> static __device__ __forceinline__ void take_rows(uint4 u[4], const unsigned char *slot)
+{
+    copy_wait<(STAGES > 0 ? STAGES - 1 : 0)>();
+#pragma unroll
+    for (int i = 0; i < 4; i++) u[i] = *(const uint4 *)(slot + 512 * i);
+}
+static __device__ __forceinline__ void open_8(const uint4 &u, float v[8])
+{
+    const uint32_t word[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) { v[2 * i] = low_bf16(word[i]); v[2 * i + 1] = high_bf16(word[i]); }
+}
+/* 8 neighbours: FAST of u, else of a row of any kind, read now; zeros where it is not there. */
+template <bool FAST>
+static __device__ __forceinline__ void open_row(const uint4 &u, const Panel &p, int32_t m, int32_t row, int32_t col, bool there, float v[8])
+{
+    if constexpr (FAST) {
+        open_8(u, v);
+    } else {
+        const int64_t at = there ? row_at(p, m, 0, row) + col : 0;
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[j] = there && col + j < p.cols ? arg_get(p.a, at + j) : 0.0f;
+    }
+}
+/* What take_rows gives, of rows of any kind. */
+static __device__ __forceinline__ void read_rows(uint4 u[4], const Panel &p, int32_t m, int32_t row, int32_t col, int32_t left)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float v[8];
+        open_row<false>(u[i], p, m, row + 8 * i, col, 8 * i < left, v);
+        u[i] = pack_8(v);
+    }
+}
+template <bool FAST> static __device__ __forceinline__ void store_row(const Panel &p, int32_t m, int32_t row, int32_t col, const float v[8])
+{
+    const int64_t at = row_at(p, m, 0, row) + col;
+    if (FAST) *(uint4 *)((bf16 *)p.a.data + at) = pack_8(v);
+#pragma unroll
+    for (int j = 0; j < 8 && !FAST; j++) arg_put(p.a, at + j, v[j]);
+}
+/* The sums of one group go on by 32 of k. w: where this thread reads the image's rows of this group. Neighbouring products are of
+ * different sums: none waits for the one before. */
+static __device__ __forceinline__ void multiply_group(float (*acc)[4][4], const uint4 u[4], const unsigned char *w)
+{
+    const Rows a[2] = {{{{u[0].x, u[1].x, u[0].y, u[1].y}, {u[0].z, u[1].z, u[0].w, u[1].w}}},
+                       {{{u[2].x, u[3].x, u[2].y, u[3].y}, {u[2].z, u[3].z, u[2].w, u[3].w}}}};
+    uint4 b[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) b[j] = *(const uint4 *)(w + 2 * j * 64);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint32_t b2[2] = {b[j].x, b[j].y};
+        mma_16816(acc[0][j], a[0].step[0], b2);
+        mma_16816(acc[1][j], a[1].step[0], b2);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint32_t b2[2] = {b[j].z, b[j].w};
+        mma_16816(acc[0][j], a[0].step[1], b2);
+        mma_16816(acc[1][j], a[1].step[1], b2);
+    }
+}
+/* The reverse of gather_8. */
+static __device__ __forceinline__ void scatter_8(const float v[8], float (*acc)[4], int half)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++) acc[j / 2][2 * half + j % 2] = v[j];
+}
+static __device__ __forceinline__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+/* Shared memory: the image, `vectors` vectors of a column each, the rings. */
+static inline int64_t whole_bytes(int64_t inner, int64_t cols, int vectors, int warps, int stages)
+{
+    return (inner + 31) / 32 * (cols * 64 + 64) + vectors * cols * 4 + (int64_t)warps * stages * WHOLE_STAGE;
+}
+/* Stages that fit; 0: not even the image does, or no kernel is made for so many columns. */
+static inline int whole_stages(int64_t inner, int64_t cols, int vectors)
+{
+    if (cols != 32 && cols != 64 && cols != 128) return 0;
+    if (whole_bytes(inner, cols, vectors, WHOLE_WARPS, 6) <= WHOLE_SHARED) return 6;
+    return cols == 128 && whole_bytes(inner, cols, vectors, WHOLE_WARPS, 3) <= WHOLE_SHARED ? 3 : 0;
+}
+/* Warps of a block and blocks of a member for so many chunks: few rounds, processors idle in the last one only. Every block reads the
+ * image, which counts as a quarter of a round; few warps take longer than their share. */
+struct WholeGrid { int warps, blocks; };
+static inline WholeGrid whole_grid(int64_t chunks, int64_t members)
+{
+    WholeGrid best = {1, 1};
+    int64_t least = INT64_MAX;
+    for (int warps = 2; warps <= WHOLE_WARPS; warps *= 2) {
+        const int64_t all = mdr_ceil_div(chunks, warps), most = 4 * PROCESSORS / members + 1;
+        for (int64_t n = 1; n <= all && n <= most; n++) {
+            const int64_t time = mdr_ceil_div(n * members, PROCESSORS) * (4 * mdr_ceil_div(all, n) + 1) * (warps + 4);
+            if (time < least) { least = time; best = WholeGrid{warps, (int)n}; }
+        }
+    }
+    return best;
+}
+#endif
