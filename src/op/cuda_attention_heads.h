@@ -2,13 +2,14 @@
  * G heads a block, side by side, W warps a head. Keys and values of all rows lie in shared memory before the first score, so nobody waits for
  * anybody afterwards: a warp takes 32 query rows and walks their keys, 32 at a time. Besides products and rounding a score costs an
  * exponential and nothing else: q goes in times d^-1/2 log2 e, and there is no shift as long as |q| |k| <= LIMIT bounds every score in powers
- * of two (the largest lengths are known from loading). A block that does not hold that, which in training none does, follows the largest
- * scores instead. A row's sum is one more product, with ones, of the rounded weights. One exponential of four is a polynomial: the special
- * function unit (16 a clock) is what bounds this kernel. q and k are rotated (rope.c) where they lie. */
+ * of two (the largest lengths are known from loading). A block that does not hold that follows the largest scores instead, with more than
+ * twice the instructions. A row's sum is one more product, with ones, of the rounded weights. One exponential of four is a polynomial: the
+ * special function unit (16 a clock) is what bounds this kernel. q and k are rotated (rope.c) where they lie. */
 #ifndef MDR_CUDA_ATTENTION_HEADS_H
 #define MDR_CUDA_ATTENTION_HEADS_H
 #include "op/cuda_attention.h"
 
+/* LINES: rows that are rotated at a time, of half the heads a thread or, of a single head, of it */
 template <int G_, int W_, bool WINDOW_> struct HeadPlan {
     static constexpr int G = G_, W = W_, WARPS = G * W, THREADS = 32 * WARPS, PER_SM = 32 / WARPS, LINES = G > 1 ? THREADS / 2 : THREADS;
     static constexpr bool WINDOW = WINDOW_;
@@ -24,7 +25,7 @@ template <class P> static __device__ __forceinline__ Place find_place(const Atte
     asm volatile("" : "+r"(x), "+r"(thread));                          /* found twice: registers do not hold it meanwhile */
     return {(int)blockIdx.z, x / s.groups, x % s.groups * P::G + thread % P::G, thread / P::G};
 }
-enum { LIMIT = 96, ONES = 0x3f803f80 };
+enum { LIMIT = 80, ONES = 0x3f803f80 };
 
 /* 2^x for |x| < 126 without the special function unit, to 2^-13.7: 2^(nearest integer) by the exponent, the rest by a cubic. */
 static __device__ __forceinline__ float exp2_by_cubic(float x)
@@ -94,7 +95,7 @@ static __device__ __forceinline__ uint32_t turn_row(uint4 *row, const float (&c)
     const uint4 u = *row;
     const uint32_t w[4] = {u.x, u.y, u.z, u.w};
     uint32_t y[4];
-    float square = 0.0f;
+    float square[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const float a1 = low_bf16(w[i]), a2 = low_bf16(w[i + 2]), b1 = high_bf16(w[i]), b2 = high_bf16(w[i + 2]);
@@ -102,11 +103,11 @@ static __device__ __forceinline__ uint32_t turn_row(uint4 *row, const float (&c)
                     b[2] = {b1 * c[2 * i + 1] - b2 * s[2 * i + 1], b2 * c[2 * i + 1] + b1 * s[2 * i + 1]};
         y[i] = pack_bf16(a[0], b[0]);
         y[i + 2] = pack_bf16(a[1], b[1]);
-        square += a[0] * a[0] + a[1] * a[1];
-        square += b[0] * b[0] + b[1] * b[1];
+#pragma unroll
+        for (int e = 0; e < 2; e++) square[e] = fmaf(a[e], a[e], fmaf(b[e], b[e], square[e]));
     }
     *row = make_uint4(y[0], y[1], y[2], y[3]);
-    return __float_as_uint(square) & 0x7fffffffu;
+    return __float_as_uint(square[0] + square[1]) & 0x7fffffffu;
 }
 /* Rotates q and k in shared memory and scales q; does LIMIT bound all scores? */
 template <class P> static __device__ __forceinline__ bool turn_heads(uint4 *tile, uint2 *most, const AttentionShape &s, const Turns &turns)
@@ -332,8 +333,9 @@ template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_S
     const bool bounded = turn_heads<P>(tile, (uint2 *)(lse + all), s, turns);
     int lane = (int)threadIdx.x % 32;
     const uint4 *mine = tile + tile_at<P::G>(lane, h);
+    const bool idle = (int)blockIdx.x % s.groups * P::G + h >= s.heads;
 #pragma unroll 1
-    for (int pair = w, on = 2 * (P::W - w) - 1; 32 * pair < s.rows; pair += on, on = 2 * P::W - on) {       /* to and fro: to all alike */
+    for (int pair = idle ? s.rows : w, on = 2 * (P::W - w) - 1; 32 * pair < s.rows; pair += on, on = 2 * P::W - on) {       /* to and fro: to all alike */
         const int row0 = 32 * pair;
         asm volatile("" : "+r"(lane));                                 /* what follows from it is made anew: no room for it either */
         uint32_t q[4];
@@ -343,7 +345,7 @@ template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_S
             attend_pair<P>(r, mine, all, pair, lane, s.window);
             put_rows<P>(tile, lse, r[0], 0.0f, 0.0f, row0, h, lane);
             put_rows<P>(tile, lse, r[1], 0.0f, 0.0f, row0 + 16, h, lane);
-        } else
+        } else {
 #pragma unroll 1
             for (int i = 0; i < 2; i++) {
                 HeadRows r = {{i ? q[2] : q[0], i ? q[3] : q[1]}, {}, {}};
@@ -351,6 +353,7 @@ template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_S
                 attend_shifted<P>(r, most, mine, all, row0 + 16 * i, lane, s.window);
                 put_rows<P>(tile, lse, r, most[0], most[1], row0 + 16 * i, h, lane);
             }
+        }
     }
     __syncthreads();
     store_heads<P>(tile, lse, a, s, find_place<P>(s));

@@ -14,7 +14,7 @@
 #include "op/cuda_tile.h"
 
 static constexpr int TURNS = 4, COLS_Z = 3, ROLES = 3;    /* k; columns of z, and of what the short convolution makes, a channel  */
-static constexpr int EIGHT = 8, PAD = 4, BLOCK = 128, TILES = BLOCK / 16;
+static constexpr int MOST_TAPS = 3, EIGHT = 8, PAD = 4, BLOCK = 128, TILES = BLOCK / 16;
 /* In words. Before a plane's line stand the rows before it, zeros before the first one. */
 static constexpr int LINE = BLOCK / 2 + PAD, PLANE = EIGHT * LINE;
 static constexpr int BEFORE = 4;                           /* tables begin with word -4                                            */

@@ -2,13 +2,14 @@
  *   dh[j] = sum over sequences and t of dc[t] u[t-j]: products of 16 rows of dc by 8 of u, contracted over 8 sequences, for which sums of
  * the short convolutions are operands as they come. All products at one distance of their corners go to the same 16 x 8 sums in
  * registers, for all sequences of a chunk; only at the end their diagonals are added up.
- * At most 128 rows: a block has 8 warps, each with two channels c0 + k gap of one c0 (there are not registers for more). The next group of sequences is on its way while one is worked on.
+ * At most 128 rows: a block has 8 warps, each with two channels c0 + k gap of one c0 (there are not registers for more). The next group of
+ * sequences is on its way while one is worked on.
  * More rows: u and dc are made first, in scratch memory, in the order in which lanes want them; then a block has one channel, all sequences
  * and 8 warps, each with a window of 128 places of h. Products are contracted over 16 sequences at a time. */
 #include "op/cuda_hyena_grad.h"
 
 enum { IN_Z, IN_W, IN_B, IN_DY };
-static constexpr int PAIR = 2, THREADS = 32 * EIGHT, DISTANCES = BLOCK / 8, MOST_TAPS = 8;
+static constexpr int PAIR = 2, THREADS = 32 * EIGHT, DISTANCES = BLOCK / 8;
 /* Shared memory, in words. */
 static constexpr int AT_Z = 0, AT_DY = AT_Z + COLS_Z * EIGHT * PLANE, AT_RAW = AT_DY + PAIR * EIGHT * PLANE, AT_W = AT_RAW + (COLS_Z + PAIR) * RAW * 4,
                      SHARED = AT_W + PAIR * ROLES * EIGHT * TABLE<BAND>;
@@ -222,7 +223,7 @@ static __global__ __launch_bounds__(THREADS, 2) void make_words(LongFilterGrad a
         const Work work = my_work(shared, AT_DY, LONG_W, 0, k);
         const Bands b = my_bands(work);
         uint2 *to = a.words + words_at(a, m, k * a.f.gap + c0 + my_number() / 32, (int32_t)blockIdx.y) + block * TILES * 32 + my_number() % 32;
-#pragma unroll
+#pragma unroll 2
         for (int i = 0; i < TILES; i++) {
             uint32_t u[2], dc[2];
             gate(u, dc, work, b, i);

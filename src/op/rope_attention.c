@@ -74,7 +74,12 @@ static const OpCase cases[] = {
     CASE("four warps a head", 263, 3, 0, 10000.0, 2), CASE("eight warps a head", 527, 1, 0, 10000.0, 2),
     CASE("sixteen warps a head", 1043, 1, 0, 10000.0, 2), CASE("window 1", 33, 2, 1, 10000.0, 2), CASE("window 17, two warps a head", 141, 5, 17, 10000.0, 2),
     CASE("window 32", 127, 2, 32, 10000.0, 2), CASE("window 80", 263, 2, 80, 10000.0, 2), CASE("long keys", 127, 3, 0, 10000.0, 12),
-    CASE("long keys, window 19", 141, 1, 19, 10000.0, 12), {0}};
+    CASE("long keys, window 19", 141, 1, 19, 10000.0, 12),
+    {.name = "keys of all sequences", .attr = &(const RopeAttentionAttr){{3, 0}, 10000.0}, .n_in = 3, .lo = -2, .hi = 2,
+     .in = {{2, {67, 24}}, {2, {67, 24}}, {2, {67, 24}}}, .in_axes = {0, 1 + MDR_AXIS_MEMBER, 1 + MDR_AXIS_MEMBER}},
+    {.name = "one for all sequences", .attr = &(const RopeAttentionAttr){{3, 5}, 10000.0}, .n_in = 3, .lo = -2, .hi = 2,
+     .in = {{2, {37, 24}}, {2, {37, 24}}, {2, {37, 24}}}, .in_axes = {1 + MDR_AXIS_MEMBER, 1 + MDR_AXIS_MEMBER, 1 + MDR_AXIS_MEMBER}},
+    {0}};
 static const OpDef def = {.name = "rope_attention", .equation = "y, lse = attention(rope(q), rope(k), v)", .attr_size = sizeof(RopeAttentionAttr),
     .min_in = 3, .max_in = 3, .n_out = 2, .shape = shape, .compose = compose, .cost = cost, .cases = cases, .match = match};
 

@@ -1,0 +1,314 @@
+/* One turn of one warp of hyena_mix_grad.cu: from planes of z and dy to what it adds to dz, dw, db and dskip, for one channel and the 1,024
+ * rows that its lines hold. A line is a sequence, or a sequence has 2, 4 or 8 lines. */
+#ifndef MDR_CUDA_HYENA_TURN_H
+#define MDR_CUDA_HYENA_TURN_H
+#include "op/cuda_hyena_grad.h"
+
+static constexpr int HALF = TILES / 2;
+static constexpr int SUMS = ROLES * (MOST_TAPS + 1) + 1;  /* of a channel: dw and db of three, dskip                               */
+
+/* What a turn of a warp works with: planes of the three roles' columns and of dy, the lane's word of the filter, tables of the bands. */
+struct Turn { const uint32_t *z[ROLES], *h, *band[ROLES]; uint32_t *dy; };
+static __device__ __forceinline__ int my_place(void) { return my_number() % 32 / 4 * LINE + my_number() % 4; }
+/* u and dc as operands; dskip's sums. */
+static __device__ __forceinline__ void gate(uint32_t (*u)[2], uint32_t (*dc)[2], float dskip[4], const Turn &t)
+{
+    Band f[ROLES];
+    float bias[ROLES][4];
+    uint32_t before[ROLES];
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        f[r] = make_band(t.band[r], lane_word<BAND>());
+        make_bias(bias[r], t.band[r]);
+        before[r] = t.z[r][my_place()];
+    }
+#pragma unroll
+    for (int p = 0; p < TILES / 2; p++) {
+        uint32_t z[ROLES][4], dy[4];
+#pragma unroll
+        for (int r = 0; r < ROLES; r++) read_rows<false>(z[r], t.z[r], p);
+        read_rows<true>(dy, t.dy, p);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int i = 2 * p + half;
+            float s[ROLES][4], d[4];
+#pragma unroll
+            for (int r = 0; r < ROLES; r++) {
+                convolve_short(s[r], bias[r], f[r], z[r] + 2 * half, before[r]);
+                before[r] = z[r][2 * half + 1];
+            }
+            open(d, dy + 2 * half);
+#pragma unroll
+            for (int x = 0; x < 4; x++) {
+                d[x] *= s[0][x];
+                s[1][x] *= s[2][x];
+            }
+            turn(dc[i], d);
+            turn(u[i], s[1]);
+            const uint32_t rows[4] = {u[i][0], 0, u[i][1], 0};
+            mma_16816(dskip, rows, dc[i]);
+        }
+    }
+}
+static __device__ __forceinline__ void clear(float (*v)[4], int n)
+{
+#pragma unroll
+    for (int i = 0; i < n; i++) v[i][0] = v[i][1] = v[i][2] = v[i][3] = 0.0f;
+}
+/* What a turn adds to and works with. dz of a role's column is the next turn's dz of the role before. */
+struct Sums { float dz[ROLES][TILES][4], of[ROLES][2][4], bias[ROLES - 1][4]; Band f[ROLES - 1], back[ROLES]; uint32_t after[ROLES]; };
+/* The 16 rows of tile i: dz, dw, db. after: ds of the first 8 rows that follow, then of this tile's. */
+static __device__ __forceinline__ void spread(Sums *a, const float du[4], const Turn &t, int i)
+{
+    const int lane = my_number() % 32, at = lane / 4 * LINE + lane % 4 + PAD + 8 * i;
+    const uint32_t ones = 0x3f803f80u;
+    uint32_t z[ROLES][2], early[ROLES][2], ds[ROLES][2];
+    float s[2][4], dz[ROLES][4];
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        z[r][0] = t.z[r][at];
+        z[r][1] = t.z[r][at + 4];
+        early[r][0] = t.z[r][at - 1];                      /* two rows before                                                        */
+        early[r][1] = t.z[r][at + 3];
+        if (r > 0) convolve_short(s[r - 1], a->bias[r - 1], a->f[r - 1], z[r], t.z[r][at - 4]);
+    }
+#pragma unroll
+    for (int x = 0; x < 4; x++) {
+        const float x2 = s[0][x];
+        s[0][x] = du[x] * s[1][x];
+        s[1][x] = du[x] * x2;
+    }
+    ds[0][0] = t.dy[at];
+    ds[0][1] = t.dy[at + 4];
+    turn(ds[1], s[0]);
+    turn(ds[2], s[1]);
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        const uint32_t near[4] = {z[r][0], __byte_perm(early[r][0], z[r][0], 0x5432), z[r][1], __byte_perm(early[r][1], z[r][1], 0x5432)};
+        const uint32_t far[4] = {early[r][0], ones, early[r][1], ones};
+        mma_16816(a->of[r][0], near, ds[r]);
+        mma_16816(a->of[r][1], far, ds[r]);
+#pragma unroll
+        for (int x = 0; x < 4; x++) dz[r][x] = a->dz[r][i][x];
+        mma_16816(dz[r], a->back[r].here, ds[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        float *to = a->dz[(r + 2) % ROLES][i];
+#pragma unroll
+        for (int x = 0; x < 4; x++) to[x] = dz[r][x];
+        mma_1688(to, a->back[r].near, a->after[r]);
+        a->after[r] = ds[r][0];
+    }
+}
+/* Lane (g, g / 2) has the diagonal of its 8 rows of sums; to: this sequence's. */
+static __device__ __forceinline__ void add_diagonal(float *to, float even, float odd)
+{
+    const int lane = my_number() % 32, g = lane / 4;
+    if (lane % 4 == g / 2) to[g] += g % 2 ? odd : even;
+}
+
+static __device__ __forceinline__ void begin_sums(Sums *a, const Turn &t)
+{
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        clear(a->of[r], 2);
+        a->back[r] = make_band_back(t.band[r], lane_word<BAND>());
+        if (r > 0) a->f[r - 1] = make_band(t.band[r], lane_word<BAND>());
+        if (r > 0) make_bias(a->bias[r - 1], t.band[r]);
+        a->after[r] = 0;
+    }
+}
+static __device__ __forceinline__ void end_sums(const Sums *a, float *sums)
+{
+#pragma unroll
+    for (int r = 0; r < ROLES; r++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) add_diagonal(sums + (r * 4 + k) * EIGHT, a->of[r][k / 2][k % 2 * 2], a->of[r][k / 2][k % 2 * 2 + 1]);
+}
+
+/* ---- a turn where a line is a sequence ---- */
+/* dx1 = dy (c + skip u) of half a block's tiles takes dy's place. */
+template <int FIRST> static __device__ __forceinline__ void gate_grad(const uint32_t (*u)[2], const Turn &t)
+{
+    float c[HALF][4];
+    clear(c, HALF);
+    convolve<false, FIRST, HALF>(c, u, t.h);
+    const int lane = my_number() % 32;
+    uint32_t dy[4], *to = t.dy + lane / 4 * LINE + lane % 4 + PAD + 8 * FIRST;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        uint32_t word[2];
+        float d[4];
+        if (i % 2 == 0) read_rows<true>(dy, t.dy, (FIRST + i) / 2);
+        open(d, dy + i % 2 * 2);
+#pragma unroll
+        for (int x = 0; x < 4; x++) d[x] *= c[i][x];
+        turn(word, d);
+        if (i % 2 == 0) __syncwarp();                      /* all have read                                                          */
+        to[8 * i] = word[0];
+        to[8 * i + 4] = word[1];
+    }
+}
+template <int FIRST> static __device__ __forceinline__ void spread_half(Sums *a, const uint32_t (*dc)[2], const Turn &t)
+{
+    float du[HALF][4];
+    clear(du, HALF);
+    convolve<true, FIRST, HALF>(du, dc, t.h);
+#pragma unroll
+    for (int i = FIRST + HALF - 1; i >= FIRST; i--) spread(a, du[i - FIRST], t, i);
+}
+static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Turn &t)
+{
+    float dskip[1][4];
+    uint32_t dc[TILES][2], u[TILES][2];
+    clear(dskip, 1);
+    gate(u, dc, dskip[0], t);
+    add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
+    gate_grad<HALF>(u, t);
+    gate_grad<0>(u, t);
+    __syncwarp();
+    begin_sums(a, t);
+    spread_half<HALF>(a, dc, t);
+    spread_half<0>(a, dc, t);
+    end_sums(a, sums);
+}
+
+/* ---- a turn where a sequence has several lines ----
+ * Blocks of 32 rows take the place of sequences: y[32 a + i] = sum over d of (T's block at distance 32 d) times u[32 (a - d) + ..], for 8
+ * neighbouring a at a time. What lies d = 8 D + e blocks back are operands read e blocks back, those of the D-th eight before. Operands of
+ * dc and u stand in `work` as columns of 32 rows; sums go back to where they came from, as lines. */
+static constexpr int COLUMN = 16 + 4, COLUMNS = 32, WORK = COLUMNS * COLUMN;
+static constexpr int EARLY = 16;                           /* tables of long filters begin with word -16: zeros                     */
+template <int LINES> constexpr int LONG_TABLE = 2 * OTHER<BLOCK * LINES>;
+
+/* Words of four columns' groups of 8, e blocks back (TURNED: ahead); zeros beyond the sequence. */
+template <bool TURNED, int LINES> static __device__ __forceinline__ void read_columns(uint32_t (*x)[2][2], const uint32_t *work, int e)
+{
+    const int lane = my_number() % 32, g = lane / 4, at = TURNED ? g + e : g - e;
+    const bool here = TURNED ? at < 8 : at >= 0;
+    work += at * COLUMN + lane % 4;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const bool inside = here || j % (LINES / 2) != (TURNED ? LINES / 2 - 1 : 0);
+#pragma unroll
+        for (int k = 0; k < 4; k++) x[j][k / 2][k % 2] = inside ? work[j * 8 * COLUMN + 4 * k] : 0;
+    }
+}
+/* y[i][j]: rows 16 i of blocks 8 j on. f: the lane's word of f(0). */
+template <bool TURNED, int LINES> static __device__ __forceinline__ void convolve_lines(float (*y)[COLUMNS / 8][4], const uint32_t *work, const uint32_t *f)
+{
+#pragma unroll 1
+    for (int e = 0; e < 8; e++) {
+        uint32_t x[COLUMNS / 8][2][2];
+        read_columns<TURNED, LINES>(x, work, e);
+#pragma unroll
+        for (int d = 0; d < LINES / 2; d++) {
+            uint32_t w[7];                                 /* w[3 + k]: 8 k further                                                  */
+#pragma unroll
+            for (int k = 0; k < 7; k++) w[k] = TURNED ? transpose_8x8(f[128 * d + 16 * e + 4 * (k - 3)]) : f[128 * d + 16 * e + 4 * (k - 3)];
+#pragma unroll
+            for (int k = 0; k < 2; k++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int c = 3 + 2 * (TURNED ? k - i : i - k);
+                    const uint32_t a[4] = {w[c], w[TURNED ? c - 1 : c + 1], w[TURNED ? c + 1 : c - 1], w[c]};
+#pragma unroll
+                    for (int j = 0; j < COLUMNS / 8; j++)
+                        if (TURNED ? j % (LINES / 2) + d < LINES / 2 : j % (LINES / 2) >= d) mma_16816(y[i][j], a, x[TURNED ? j + d : j - d][k]);
+                }
+        }
+    }
+}
+/* T x or T^T x takes the place of x, as lines. */
+template <bool TURNED, int LINES> static __device__ __forceinline__ void convolve_in_place(uint32_t *work, const uint32_t *f)
+{
+    float y[2][COLUMNS / 8][4];
+    clear(y[0], COLUMNS / 8);
+    clear(y[1], COLUMNS / 8);
+    __syncwarp();
+    convolve_lines<TURNED, LINES>(y, work, f);
+    __syncwarp();
+    const int lane = my_number() % 32, g = lane / 4;
+    uint32_t *to = work + g / 4 * LINE + PAD + g % 4 * 16 + lane % 4;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint32_t word[2];
+            turn(word, y[i][j]);
+            to[2 * j * LINE + 8 * i] = word[0];
+            to[2 * j * LINE + 8 * i + 4] = word[1];
+        }
+    __syncwarp();
+}
+/* dx1 takes dy's place, given c + skip u as lines. */
+static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const Turn &t)
+{
+    uint32_t *to = t.dy + my_place() + PAD;
+#pragma unroll
+    for (int p = 0; p < TILES / 2; p++) {
+        uint32_t dy[4], by[4];
+        read_rows<true>(dy, t.dy, p);
+        read_rows<true>(by, c, p);
+        __syncwarp();                                      /* all have read                                                          */
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint32_t word[2];
+            float d[4], v[4];
+            open(d, dy + 2 * half);
+            open(v, by + 2 * half);
+#pragma unroll
+            for (int x = 0; x < 4; x++) d[x] *= v[x];
+            turn(word, d);
+            to[16 * p + 8 * half] = word[0];
+            to[16 * p + 8 * half + 4] = word[1];
+        }
+    }
+}
+/* The last rows of a line have missed what the next line begins with. */
+template <int LINES> static __device__ __forceinline__ void spread_over_lines(Sums *a)
+{
+    const int line = my_number() % 32 / 4;
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        const uint32_t next = __shfl_down_sync(0xffffffffu, a->after[r], 4);
+        mma_1688(a->dz[(r + 2) % ROLES][TILES - 1], a->back[r].near, (line + 1) % LINES ? next : 0);
+    }
+}
+template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums *a, float *sums, const Turn &t, uint32_t *work)
+{
+    {
+        float dskip[1][4];
+        uint32_t dc[TILES][2], u[TILES][2];
+        clear(dskip, 1);
+        gate(u, dc, dskip[0], t);
+        add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
+        uint32_t *to = work + my_number() % 32 / 4 * (BLOCK / 32) * COLUMN + my_number() % 4;
+#pragma unroll
+        for (int i = 0; i < TILES; i++)
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                to[i / 2 * COLUMN + i % 2 * 8 + 4 * k] = u[i][k];
+                to[i / 2 * COLUMN + i % 2 * 8 + 4 * k + WORK] = dc[i][k];
+            }
+    }
+    convolve_in_place<false, LINES>(work, t.h);
+    gate_grad_lines(work, t);
+    convolve_in_place<true, LINES>(work + WORK, t.h);
+    begin_sums(a, t);
+#pragma unroll
+    for (int p = TILES / 2 - 1; p >= 0; p--) {
+        uint32_t word[4];
+        read_rows<true>(word, work + WORK, p);
+#pragma unroll
+        for (int half = 1; half >= 0; half--) {
+            float du[4];
+            open(du, word + 2 * half);
+            spread(a, du, t, 2 * p + half);
+        }
+    }
+    spread_over_lines<LINES>(a);
+    end_sums(a, sums);
+}
+#endif
