@@ -83,7 +83,7 @@ static Cost cost(const Node *n) {
 
 #define SHAPES(W, D) {{2, {1, D}}, {2, {W, D}}, {2, {W, D}}, {1, {1}}}
 static const OpCase cases[] = {                               /* t between lo and hi: some rows are not seen               */
-    {.name = "four heads", .attr = &(const AttendRowAttr){4}, .n_in = 4, .in = SHAPES(7, 32), .lo = 0.6, .hi = 3.4},
+    {.name = "four heads", .attr = &(const AttendRowAttr){4}, .n_in = 4, .in = SHAPES(7, 32), .lo = -2.4, .hi = 2.4},
     {.name = "one row", .attr = &(const AttendRowAttr){1}, .n_in = 4, .in = SHAPES(1, 6), .lo = -1, .hi = 1},
     {0}};
 static const OpDef def = {.name = "attend_row", .equation = "y_h = softmax(q_h . k_h / sqrt d over the newest t+1 rows) v_h",
