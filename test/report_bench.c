@@ -229,7 +229,7 @@ static void json(void **state) {
     char *got = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(12));
     assert_string_equal(
         got, "{\"schema\":\"madras.bench/1\",\"madras\":\"0.1.0\",\"protocol\":\"madras\",\"select\":\"valid\","
-             "\"precision\":\"float32\",\"class\":\"CLASS\",\"numerics\":1,\"seeds\":[1,2,3],\"grid_points\":6,"
+             "\"precision\":\"float32\",\"class\":\"CLASS\",\"numerics\":2,\"seeds\":[1,2,3],\"grid_points\":6,"
              "\"rows\":[{\"architecture\":\"X=mlp\",\"label\":\"X\",\"params\":111696,\"state\":8192,\"task\":"
              "\"memorization\","
              "\"settings\":1,\"settings_left_out\":0,\"seeds\":3,\"diverged\":0,\"test_acc_macro\":0.57,\"interval\":["

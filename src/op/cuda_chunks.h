@@ -29,8 +29,18 @@ static __device__ __forceinline__ bool cut_range(const Cut &c, const int32_t *n_
     return *from < all;
 }
 
+/* The next N parts, all read before the first is added, or as many of them as are left. */
+template <int N, bool ALL, typename S> static __device__ __forceinline__ void sum_some(double *sum, const S *part, uint32_t width, uint32_t left)
+{
+    S v[N];
+#pragma unroll
+    for (uint32_t i = 0; i < N; i++) v[i] = ALL || i < left ? part[(int64_t)i * width] : (S)0;
+    __syncwarp();                     /* or the compiler lets the last of them wait for the first                            */
+#pragma unroll
+    for (int i = 0; i < N; i++) *sum += (double)v[i];
+}
 /* part: [member][chunk][width]; out: width elements in rows of cols, floats, bf16 or doubles. Blocks of 32 x 8: a column of threads
- * shares the chunks of one element. */
+ * shares the chunks of one element, many of which are on their way at a time. */
 template <typename S>
 static __global__ void __launch_bounds__(256) add_chunks(const S *part, Arg out, Cut cut, const int32_t *n_seq, uint32_t width, uint32_t cols, int32_t add)
 {
@@ -40,17 +50,22 @@ static __global__ void __launch_bounds__(256) add_chunks(const S *part, Arg out,
     const uint32_t first = cut.together ? 0 : blockIdx.y, each = cut.together ? (used + 7) / 8 : 1;
     const uint32_t from = first + threadIdx.y * each, last = cut.together ? used : first + 1, to = from + each < last ? from + each : last;
     if (first >= used) return;
+    const int64_t at = m * out.member + first * out.seq + k / cols * out.ld + k % cols;
+    const bool old = add && threadIdx.y == 0 && k < width;       /* read now, widened at the end: what is under way holds nobody up */
+    const double old_sum = old && out.size == 8 ? ((const double *)out.data)[at] : 0.0;
+    const float old_value = old && out.size != 8 ? arg_get(out, at) : 0.0f;
     double sum = 0.0;
-    part += m * cut.count * width + k;
-#pragma unroll 4
-    for (uint32_t b = from; k < width && b < to; b++) sum += (double)part[(int64_t)b * width];
+    part += m * cut.count * width + (k < width ? k : width - 1);
+    uint32_t b = from;
+    for (; b + 16 <= to; b += 16) sum_some<16, true>(&sum, part + (int64_t)b * width, width, 16);
+    for (; b < to; b += 8) sum_some<8, false>(&sum, part + (int64_t)b * width, width, to - b);
     shared[threadIdx.y * 32 + threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y > 0 || k >= width) return;
     for (int i = 1; i < 8; i++) sum += shared[i * 32 + threadIdx.x];
-    const int64_t at = m * out.member + first * out.seq + k / cols * out.ld + k % cols;
-    if (out.size == 8) ((double *)out.data)[at] = add ? ((double *)out.data)[at] + sum : sum;
-    else arg_put(out, at, (float)(add ? (double)arg_get(out, at) + sum : sum));
+    if (add) sum = (out.size == 8 ? old_sum : (double)old_value) + sum;
+    if (out.size == 8) ((double *)out.data)[at] = sum;
+    else arg_put(out, at, (float)sum);
 }
 template <typename S>
 static void enqueue_add_chunks(const Call *c, const Arg &out, bool add, const S *part, const Cut &cut, int64_t width, int64_t cols)

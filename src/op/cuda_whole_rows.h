@@ -3,7 +3,8 @@
  * Whatever a tile needs, x and rows beside it alike, passes in stages of 32 rows by 32 columns through a ring in shared memory: thread
  * (g, t) copies and reads piece t of rows g + 8 i and nobody else's. So no warp waits for another, and what the next tile needs is under
  * way while this one is finished. Operands lie as in `held`; a stage has the shape of a group of the result, too: 8 neighbours of 4 rows
- * a thread. A slot is filled anew as soon as it is read: its copy comes from device memory, long after. */
+ * a thread. A slot is filled anew as soon as it is read: its copy comes from device memory, long after. A block asks for its first
+ * stages, then for the image in pieces of k, which count as those stages: its first product begins when the first piece is there. */
 #ifndef MDR_CUDA_WHOLE_ROWS_H
 #define MDR_CUDA_WHOLE_ROWS_H
 #include "op/cuda_product.h"
@@ -30,13 +31,35 @@ template <int STAGES> static __device__ __forceinline__ void next_slot(Stream *f
 {
     f->slot = f->slot == f->ring + (STAGES - 1) * WHOLE_STAGE ? f->ring : f->slot + WHOLE_STAGE;
 }
-/* The image of member m, by all threads. */
-template <int NG> static __device__ __forceinline__ void copy_image(unsigned char *to, const Image &w, int32_t m, int32_t chunks)
+/* The image of a member: `chunks` of 32 of k, `per` a piece, as many pieces as stages; chunks before `seen` are there for all threads. */
+struct Arrival { int32_t chunks, per, seen; };
+template <int STAGES> static __device__ __forceinline__ Arrival arrival(int32_t inner)
 {
-    for (int32_t i = (int32_t)threadIdx.x; i < 32 * NG * 4 * chunks; i += (int32_t)blockDim.x) {
-        const int32_t n = i / (4 * chunks), k = i - n * 4 * chunks;
-        copy_16(to + k / 4 * WHOLE_CHUNK<NG> + n * 64 + k % 4 * 16, w.data + m * w.member + n * w.ld + 8 * k, true);
+    const int32_t chunks = (inner + 31) / 32, pieces = STAGES > 0 ? STAGES : 1;
+    return Arrival{chunks, (chunks + 2 * pieces - 1) / (2 * pieces) * 2, 0};
+}
+/* Piece i of the image of member m, by all threads: 128 bytes of a row by 8 of them. */
+template <int NG> static __device__ __forceinline__ void copy_image(unsigned char *to, const Image &w, int32_t m, const Arrival &a, int32_t i)
+{
+    const int32_t k = (int32_t)threadIdx.x % 8, row = (int32_t)threadIdx.x / 8, end = (i + 1) * a.per < a.chunks ? (i + 1) * a.per : a.chunks;
+    for (int32_t c = i * a.per + k / 4; c < end; c += 2) {
+        const bf16 *from = w.data + m * w.member + 32 * c + k % 4 * 8;
+        unsigned char *at = to + c * WHOLE_CHUNK<NG> + k % 4 * 16;
+        for (int32_t n = row; n < 32 * NG; n += (int32_t)blockDim.x / 8) copy_16(at + n * 64, from + n * w.ld, true);
     }
+}
+/* Before chunk c is read, by all warps of the block alike: this thread's copies up to stage number `stage` are there. */
+static __device__ __forceinline__ void see(Arrival *a, int32_t c, int32_t stage)
+{
+    if (c < a->seen) return;
+    __syncthreads();
+    a->seen = (stage + 1) * a->per;
+}
+/* For a warp without a tile, in step with the others, whose first product begins with stage number `first`. */
+static __device__ __forceinline__ void see_all(Arrival *a, int32_t first)
+{
+    copy_wait<0>();
+    while (a->seen < a->chunks) see(a, a->seen, first + a->seen);
 }
 /* slot: this thread's place of a stage; from: its piece of its first row; there are `left` rows from there on. */
 static __device__ __forceinline__ void copy_rows(unsigned char *slot, const bf16 *from, int64_t ld, int32_t left)
@@ -124,12 +147,13 @@ static inline int64_t whole_bytes(int64_t inner, int64_t cols, int vectors, int 
 {
     return (inner + 31) / 32 * (cols * 64 + 64) + vectors * cols * 4 + (int64_t)warps * stages * WHOLE_STAGE;
 }
-/* Stages that fit; 0: not even the image does, or no kernel is made for so many columns. */
-static inline int whole_stages(int64_t inner, int64_t cols, int vectors)
+/* Stages that fit: few warps have deep rings. 0: not even the image does, or no kernel is made for so many columns. */
+static inline int whole_stages(int64_t inner, int64_t cols, int vectors, int warps)
 {
     if (cols != 32 && cols != 64 && cols != 128) return 0;
-    if (whole_bytes(inner, cols, vectors, WHOLE_WARPS, 6) <= WHOLE_SHARED) return 6;
-    return cols == 128 && whole_bytes(inner, cols, vectors, WHOLE_WARPS, 3) <= WHOLE_SHARED ? 3 : 0;
+    int stages = cols == 128 ? 12 : 6;
+    while (stages > 0 && whole_bytes(inner, cols, vectors, warps, stages) > WHOLE_SHARED) stages = stages == 3 || cols < 128 ? 0 : stages / 2;
+    return stages;
 }
 /* Warps of a block and blocks of a member for so many chunks: few rounds, processors idle in the last one only. Every block reads the
  * image, which counts as a quarter of a round; few warps take longer than their share. */

@@ -7,10 +7,9 @@
 struct Matrices { Panel x, residual, s, y, rstd; };
 struct Rest { Arg bias, gain; const int32_t *n_seq; int32_t rows, warps; float eps; };
 
-/* The next stage, into the slot just read. */
-template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream *f, const Matrices &p, const Share &share)
+/* Copies the next stage. */
+template <int NG, int STAGES> static __device__ __forceinline__ void copy_stage(Stream *f, const Matrices &p, const Share &share)
 {
-    if (STAGES == 0) return;
     if (f->tile.row < f->tile.to) {
         const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
         const bool first = f->stage < NG;
@@ -23,8 +22,14 @@ template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream
             next_tile(share, &f->tile);
         }
     }
-    copy_commit();
     next_slot<STAGES>(f);
+}
+/* The same, into the slot just read. */
+template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream *f, const Matrices &p, const Share &share)
+{
+    if (STAGES == 0) return;
+    copy_stage<NG, STAGES>(f, p, share);
+    copy_commit();
 }
 
 /* From the product to s, n and rstd. */
@@ -96,32 +101,42 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm(Matric
     constexpr bool FAST = STAGES > 0;
     if (FAST) p.x.flat = p.residual.flat = p.s.flat = p.y.flat = p.rstd.flat = true;     /* known: spares the compiler branches   */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const int32_t m = (int32_t)blockIdx.z, first = (int32_t)blockIdx.x * rest.warps, chunks = (p.x.cols + 31) / 32;
+    const int32_t m = (int32_t)blockIdx.z, first = (int32_t)blockIdx.x * rest.warps;
+    Arrival image_at = arrival<STAGES>(p.x.cols);
     const Share share = {m, rest.n_seq[m] * rest.rows, 32, (int32_t)gridDim.x * rest.warps};
-    float *bias = (float *)(shared + chunks * WHOLE_CHUNK<NG>), *gain = bias + 32 * NG;
+    float *bias = (float *)(shared + image_at.chunks * WHOLE_CHUNK<NG>), *gain = bias + 32 * NG;
     unsigned char *ring = (unsigned char *)(gain + 32 * NG) + warp * STAGES * WHOLE_STAGE + lane * 16;
     if (first_tile(share, first).row >= share.rows) return;
-    copy_image<NG>(shared, image, m, chunks);
-    copy_commit();
     Tile tile = first_tile(share, first + warp);
     Stream stream = {ring, ring, tile, 0};
-    for (int i = 0; i < STAGES; i++) feed<NG, STAGES>(&stream, p, share);
+#pragma unroll 1
+    for (int i = 0; i < STAGES; i++) copy_stage<NG, STAGES>(&stream, p, share);
+#pragma unroll 1
+    for (int i = 0; i < STAGES || i < 1; i++) {
+        copy_image<NG>(shared, image, m, image_at, i);
+        copy_commit();
+    }
     for (int i = (int)threadIdx.x; i < 32 * NG; i += (int)blockDim.x) {
         bias[i] = rest.bias.data ? arg_get(rest.bias, m * rest.bias.member + i) : 0.0f;
         gain[i] = arg_get(rest.gain, m * rest.gain.member + i);
     }
-    copy_wait<STAGES>();
+    if (!FAST) {
+        copy_wait<0>();
+        image_at.seen = image_at.chunks;
+    }
     __syncthreads();
+    if (tile.row >= tile.to) see_all(&image_at, NG);
     for (; tile.row < tile.to; next_tile(share, &tile)) {
         const int32_t row = tile.row + g, left = tile.to - row;
         float acc[NG][2][4][4];
         start<NG, STAGES>(acc, &stream, p, bias, share, row, left);
         const unsigned char *w = shared + dealt(g, 0) * 64 + t * 16;
 #pragma unroll 1
-        for (int32_t c = 0; c < chunks; c++, w += WHOLE_CHUNK<NG>) {
+        for (int32_t c = 0; c < image_at.chunks; c++, w += WHOLE_CHUNK<NG>) {
             uint4 u[4];
             if (FAST) take_rows<STAGES>(u, stream.slot);
             else read_rows(u, p.x, m, row, 32 * c + 8 * t, left);
+            see(&image_at, c, NG + c);
             multiply_group(acc[0], u, w);
             feed<NG, STAGES>(&stream, p, share);
 #pragma unroll
@@ -138,17 +153,14 @@ static int64_t cols_of(const Node *n) { return mdr_cols(n->out[0].shape); }
 static bool of_a_step(const Node *n, int k) { return n->in[k].node < 0 || !(n->in_type[k].axes & MDR_AXIS_SEQ); }
 static bool applies(const Node *n)
 {
-    return whole_stages(inner_of(n), cols_of(n), VECTORS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 2) && of_a_step(n, 4);
+    return whole_stages(inner_of(n), cols_of(n), VECTORS, WHOLE_WARPS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 2) && of_a_step(n, 4);
 }
 static int64_t image_size(const Node *n) { return image_floats(inner_of(n), cols_of(n)); }
 static void prepare(const Call *c, int64_t, int64_t) { enqueue_image(c, 1, 2, inner_of(c->node), cols_of(c->node), false); }
 
-template <int NG, int STAGES> static void launch(const Call *c, const Matrices &p, Rest rest)
+template <int NG, int STAGES> static void launch(const Call *c, const Matrices &p, const Rest &rest, const WholeGrid &grid)
 {
-    const int64_t inner = inner_of(c->node), cols = cols_of(c->node);
-    const WholeGrid grid = whole_grid(mdr_ceil_div((int64_t)c->extent.n_seq * rest.rows, 32), c->extent.n_member);
-    const int64_t bytes = whole_bytes(inner, cols, VECTORS, grid.warps, STAGES);
-    rest.warps = grid.warps;
+    const int64_t inner = inner_of(c->node), cols = cols_of(c->node), bytes = whole_bytes(inner, cols, VECTORS, grid.warps, STAGES);
     MDR_ALLOW_SHARED((matmul_norm<NG, STAGES>), bytes);
     MDR_LAUNCH((matmul_norm<NG, STAGES>), mdr_grid(grid.blocks, 1, c->extent.n_member), 32 * grid.warps, (size_t)bytes, c->stream, p,
                image_of(c, 2, inner, cols), rest);
@@ -164,11 +176,13 @@ static void run(const Call *c, int64_t, int64_t)
     column.ld = 1;
     const Matrices p = {panel(in[0], rows, inner_of(n), n_seq, true), panel(in[3], rows, cols, n_seq, true), panel(c->out[0], rows, cols, n_seq, true),
                         panel(c->out[1], rows, cols, n_seq, true), panel(column, rows, 1, n_seq, true)};
-    const Rest rest = {in[2], in[4], c->n_seq, (int32_t)rows, 0, (float)((const NormAttr *)n->attr)->eps};
+    const WholeGrid grid = whole_grid(mdr_ceil_div(n_seq * rows, 32), c->extent.n_member);
+    const Rest rest = {in[2], in[4], c->n_seq, (int32_t)rows, grid.warps, (float)((const NormAttr *)n->attr)->eps};
     const bool fast = plain_bf16(p.x) && plain_bf16(p.residual) && fast_out(p.s) && fast_out(p.y) && (!column.data || p.rstd.flat);
-    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest);
-    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest);
-    else (!fast ? launch<4, 0> : whole_stages(inner_of(n), cols, VECTORS) == 6 ? launch<4, 6> : launch<4, 3>)(c, p, rest);
+    const int stages = fast ? whole_stages(inner_of(n), cols, VECTORS, grid.warps) : 0;
+    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest, grid);
+    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest, grid);
+    else (stages == 12 ? launch<4, 12> : stages == 6 ? launch<4, 6> : stages == 3 ? launch<4, 3> : launch<4, 0>)(c, p, rest, grid);
 }
 
 extern "C" const CudaRow mdr_cuda_rows_matmul_norm[] = {{"matmul_norm", {run, NULL, NULL, {prepare, 1, image_size, NULL}}, applies, 0, 1u << 2}, {}};

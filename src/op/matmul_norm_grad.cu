@@ -5,14 +5,13 @@
 #include "op/cuda_chunks.h"
 #include "op/cuda_whole_rows.h"
 
-enum { LEAST_ROWS = 64, MOST_CHUNKS = 512, VECTORS = 1 };
+enum { LEAST_ROWS = 32, MOST_CHUNKS = 512, VECTORS = 1 };
 struct Matrices { Panel dy, x, rstd, dres, dx; };
 struct Rest { Arg gain; const int32_t *n_seq; int32_t rows, per, count, warps; float *part; };
 
-/* The next stage, into the slot just read. */
-template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream *f, const Matrices &p, const Share &share)
+/* Copies the next stage. */
+template <int NG, int STAGES> static __device__ __forceinline__ void copy_stage(Stream *f, const Matrices &p, const Share &share)
 {
-    if (STAGES == 0) return;
     if (f->tile.row < f->tile.to) {
         const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4, both = p.dres.a.data ? 1 : 0;
         const int32_t s = f->stage - (p.dy.cols + 31) / 32, k = s - NG;
@@ -28,8 +27,14 @@ template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream
             next_tile(share, &f->tile);
         }
     }
-    copy_commit();
     next_slot<STAGES>(f);
+}
+/* The same, into the slot just read. */
+template <int NG, int STAGES> static __device__ __forceinline__ void feed(Stream *f, const Matrices &p, const Share &share)
+{
+    if (STAGES == 0) return;
+    copy_stage<NG, STAGES>(f, p, share);
+    copy_commit();
 }
 
 /* Of 8 sums of each of the 8 lanes that share t the totals: lane g is left with that of its column, 4 (g/4) + 2 (g/2 % 2) + g % 2. */
@@ -117,19 +122,28 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm_grad(M
     constexpr bool FAST = STAGES > 0;
     if (FAST) p.dy.flat = p.x.flat = p.rstd.flat = p.dres.flat = p.dx.flat = true;       /* known: spares the compiler branches   */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const int32_t m = (int32_t)blockIdx.z, first = (int32_t)blockIdx.x * rest.warps, chunks = (p.dy.cols + 31) / 32;
+    const int32_t m = (int32_t)blockIdx.z, first = (int32_t)blockIdx.x * rest.warps;
+    Arrival image_at = arrival<STAGES>(p.dy.cols);
     const Share share = {m, rest.n_seq[m] * rest.rows, rest.per, (int32_t)gridDim.x * rest.warps};
-    float *gain = (float *)(shared + chunks * WHOLE_CHUNK<NG>), total[NG] = {};
+    float *gain = (float *)(shared + image_at.chunks * WHOLE_CHUNK<NG>), total[NG] = {};
     unsigned char *ring = (unsigned char *)(gain + 32 * NG) + warp * STAGES * WHOLE_STAGE + lane * 16;
     if (first_tile(share, first).row >= share.rows) return;
-    copy_image<NG>(shared, image, m, chunks);
-    copy_commit();
     Tile tile = first_tile(share, first + warp);
     Stream stream = {ring, ring, tile, 0};
-    for (int i = 0; i < STAGES; i++) feed<NG, STAGES>(&stream, p, share);
+#pragma unroll 1
+    for (int i = 0; i < STAGES; i++) copy_stage<NG, STAGES>(&stream, p, share);
+#pragma unroll 1
+    for (int i = 0; i < STAGES || i < 1; i++) {
+        copy_image<NG>(shared, image, m, image_at, i);
+        copy_commit();
+    }
     for (int i = (int)threadIdx.x; i < 32 * NG; i += (int)blockDim.x) gain[i] = arg_get(rest.gain, m * rest.gain.member + i);
-    copy_wait<STAGES>();
+    if (!FAST) {
+        copy_wait<0>();
+        image_at.seen = image_at.chunks;
+    }
     __syncthreads();
+    if (tile.row >= tile.to) see_all(&image_at, 0);
     while (tile.row < tile.to) {
         const int32_t row = tile.row + g, left = tile.to - row, chunk = tile.chunk;
         float acc[NG][2][4][4] = {}, rstd[4], dot[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -137,10 +151,11 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm_grad(M
         for (int i = 0; i < 4; i++) rstd[i] = 8 * i < left ? ((const float *)p.rstd.a.data)[row_at(p.rstd, m, 0, row + 8 * i)] : 0.0f;
         const unsigned char *w = shared + dealt(g, 0) * 64 + t * 16;
 #pragma unroll 1
-        for (int32_t c = 0; c < chunks; c++, w += WHOLE_CHUNK<NG>) {
+        for (int32_t c = 0; c < image_at.chunks; c++, w += WHOLE_CHUNK<NG>) {
             uint4 u[4];
             if (FAST) take_rows<STAGES>(u, stream.slot);
             else read_rows(u, p.dy, m, row, 32 * c + 8 * t, left);
+            see(&image_at, c, c);
             multiply_group(acc[0], u, w);
             feed<NG, STAGES>(&stream, p, share);
 #pragma unroll
@@ -164,7 +179,7 @@ static int64_t cols_of(const Node *n) { return mdr_cols(n->out[0].shape); }
 static bool of_a_step(const Node *n, int k) { return !(n->in_type[k].axes & MDR_AXIS_SEQ); }
 static bool applies(const Node *n)
 {
-    return whole_stages(inner_of(n), cols_of(n), VECTORS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 3);
+    return whole_stages(inner_of(n), cols_of(n), VECTORS, WHOLE_WARPS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 3);
 }
 static int64_t image_size(const Node *n) { return image_floats(inner_of(n), cols_of(n)); }
 static void prepare(const Call *c, int64_t, int64_t) { enqueue_image(c, 1, 2, inner_of(c->node), cols_of(c->node), true); }
@@ -173,12 +188,9 @@ static size_t scratch(const Node *n, Extent e)
     return (size_t)(cut_room(mdr_rows(n->out[0].shape), e, LEAST_ROWS, MOST_CHUNKS) * cols_of(n)) * sizeof(float);
 }
 
-template <int NG, int STAGES> static void launch(const Call *c, const Matrices &p, Rest rest)
+template <int NG, int STAGES> static void launch(const Call *c, const Matrices &p, const Rest &rest, const WholeGrid &grid)
 {
-    const int64_t inner = inner_of(c->node), cols = cols_of(c->node);
-    const WholeGrid grid = whole_grid(rest.count, c->extent.n_member);
-    const int64_t bytes = whole_bytes(inner, cols, VECTORS, grid.warps, STAGES);
-    rest.warps = grid.warps;
+    const int64_t inner = inner_of(c->node), cols = cols_of(c->node), bytes = whole_bytes(inner, cols, VECTORS, grid.warps, STAGES);
     MDR_ALLOW_SHARED((matmul_norm_grad<NG, STAGES>), bytes);
     MDR_LAUNCH((matmul_norm_grad<NG, STAGES>), mdr_grid(grid.blocks, 1, c->extent.n_member), 32 * grid.warps, (size_t)bytes, c->stream, p,
                image_of(c, 2, inner, cols), rest);
@@ -196,11 +208,13 @@ static void run(const Call *c, int64_t, int64_t)
     const Matrices p = {panel(in[0], rows, inner_of(n), n_seq, true), panel(in[2], rows, cols, n_seq, true), panel(column, rows, 1, n_seq, true),
                         panel(in[5], rows, cols, n_seq, true), panel(c->out[0], rows, cols, n_seq, true)};
     const Cut cut = cut_rows(rows, n_seq, add, LEAST_ROWS, MOST_CHUNKS);
-    const Rest rest = {in[3], c->n_seq, (int32_t)rows, (int32_t)cut.per, (int32_t)cut.count, 0, (float *)c->scratch};
+    const WholeGrid grid = whole_grid(cut.count, c->extent.n_member);
+    const Rest rest = {in[3], c->n_seq, (int32_t)rows, (int32_t)cut.per, (int32_t)cut.count, grid.warps, (float *)c->scratch};
     const bool fast = plain_bf16(p.dy) && plain_bf16(p.x) && fast_or_absent(p.dres) && fast_or_absent(p.dx) && p.rstd.flat;
-    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest);
-    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest);
-    else (!fast ? launch<4, 0> : whole_stages(inner_of(n), cols, VECTORS) == 6 ? launch<4, 6> : launch<4, 3>)(c, p, rest);
+    const int stages = fast ? whole_stages(inner_of(n), cols, VECTORS, grid.warps) : 0;
+    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest, grid);
+    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest, grid);
+    else (stages == 12 ? launch<4, 12> : stages == 6 ? launch<4, 6> : stages == 3 ? launch<4, 3> : launch<4, 0>)(c, p, rest, grid);
     if (c->out[1].data) enqueue_add_chunks(c, c->out[1], add, (const float *)c->scratch, cut, cols, cols);
 }
 

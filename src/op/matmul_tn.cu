@@ -1,6 +1,8 @@
-/* matmul_tn on CUDA: z = x^T y, the gradient of a weight: a sum over all rows of a member's batch. The rows are cut into chunks; a block
- * sums one tile of z over one chunk, `add_parts` adds the chunks in order and to what z holds. How many chunks there are depends on the
- * node and the batch alone: enough blocks for one member to occupy the GPU, few enough that the parts cost little beside x and y.
+/* matmul_tn on CUDA: z = x^T y, the gradient of a weight: a sum over all rows of a member's batch. The rows are cut into
+ * pieces, `each` neighbouring pieces are a group: products are summed within a piece, pieces in order within a group, groups in order
+ * and to what z holds. Pieces and groups depend on the node and the batch alone: pieces are enough blocks for one member to occupy the
+ * GPU, groups so few that their parts cost little beside x and y. With few members a block sums one tile of z over a piece and `add_parts`
+ * does the rest; with many it takes a group and adds the pieces itself, in shared memory: the same sums in the same order.
  * In float: cuda_tile.h. Where an operand is bf16: tensor cores (mma.m16n8k16, float sums). Rows of x and y go to shared memory as they
  * are, 16 bytes at column piece c of row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. Rows beyond the
  * member's sequences become zeros there and are never read.
@@ -10,8 +12,12 @@
 #include "op/cuda_mma.h"
 #include "op/cuda_tile.h"
 
-enum { STAGES = 4, DEEP = 32 };       /* rows a stage                                                                        */
-template <int T> constexpr int STAGE = 2 * DEEP * T * 2;       /* bytes: T columns of x, T of y                              */
+/* Rows a stage; where large tiles have totals in shared memory smaller ones, that two blocks find room in a processor. */
+template <int T, bool TOTAL> constexpr int DEEP = T == 128 && TOTAL ? 16 : 32;
+template <int T, bool TOTAL> constexpr int STAGE = 2 * DEEP<T, TOTAL> * T * 2;       /* bytes: T columns of x, T of y        */
+enum { STAGES = 6, LEAST_PIECE = 256, MOST_EACH = 8 };
+enum { FULL = 128, ENOUGH = 100 };    /* blocks that fill the GPU; that large tiles are worth it for                          */
+template <int T, bool TOTAL> constexpr int SHARED = STAGES * STAGE<T, TOTAL> + (TOTAL ? T * T * 4 : 0);
 
 static __device__ __forceinline__ int place_of(int pitch, int r, int c) { return r * pitch + ((c ^ (r & 7)) << 4); }
 
@@ -27,18 +33,18 @@ template <int T> static __device__ __forceinline__ Feed feed_from(const Panel &p
     const int32_t row = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
     return Feed{(const bf16 *)p.a.data + row_at(p, w.m, w.s, row) + col, col < p.cols ? r1 - row : 0};
 }
-template <int T> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t ld)
+template <int T, int DEPTH> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t ld)
 {
 #pragma unroll
-    for (int i = 0; i < DEEP * T / 1024; i++) copy_16(to + piece_at<T>(i), f->from + i * 1024 / T * ld, i * 1024 / T < f->left);
-    f->from += DEEP * ld;
-    f->left -= DEEP;
+    for (int i = 0; i < DEPTH * T / 1024; i++) copy_16(to + piece_at<T>(i), f->from + i * 1024 / T * ld, i * 1024 / T < f->left);
+    f->from += DEPTH * ld;
+    f->left -= DEPTH;
 }
-template <int T>
+template <int T, int DEPTH>
 static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &p, const Spot &w, int32_t r0, int32_t r1, int32_t col0)
 {
     const int32_t row0 = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
-    for (int i = 0; i < DEEP * T / 1024; i++) {
+    for (int i = 0; i < DEPTH * T / 1024; i++) {
         const int32_t row = row0 + i * 1024 / T;
         const bool there = row < r1 && col < p.cols;
         const int64_t at = row_at(p, w.m, w.s, there ? row : 0);
@@ -54,13 +60,13 @@ static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &
 
 /* Blocks of 4 warps, 2 by 2, each T/2 by T/2 of a tile T by T: acc[i][j] 16 by 8. SUMS, and total wanted: total[j][0] and [2] are the
  * sums of y's columns 16 j + lane / 4 and 8 further on; y's fragments, turned, are the left operand and ones the right one. */
-template <int T, bool SUMS>
+template <int T, int DEPTH, bool SUMS>
 static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], float (*total)[4], bool wanted, const unsigned char *x, const unsigned char *y,
                                                 int wm, int wn)
 {
     const int l = (int)threadIdx.x % 8, q = (int)threadIdx.x % 32 / 8;
 #pragma unroll
-    for (int k = 0; k < DEEP; k += 16) {
+    for (int k = 0; k < DEPTH; k += 16) {
         uint32_t a[T / 32][4];
 #pragma unroll
         for (int i = 0; i < T / 32; i++) ldmatrix<4, true>(a[i], x + place_of(2 * T, k + (q >> 1) * 8 + l, wm / 8 + 2 * i + (q & 1)));
@@ -89,10 +95,37 @@ static __device__ __forceinline__ void put_2(const Panel &z, int64_t at, int32_t
     arg_put(z.a, at + col, v0 + (add ? arg_get(z.a, at + col) : 0.0f));
     if (col + 1 < z.cols) arg_put(z.a, at + col + 1, v1 + (add ? arg_get(z.a, at + col + 1) : 0.0f));
 }
-/* sum: where y's sums go, its sequences are z's. */
-template <int T, bool FAST, bool SUMS>
-static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Arg sum, Job job, int32_t part, int32_t add)
+/* A piece ends: what this thread has is added to the total of the pieces before, which is kept unless this is the last one. */
+template <int T, bool LAST> static __device__ __forceinline__ void end_piece(float (*acc)[T / 16][4], float4 *kept, bool first)
 {
+#pragma unroll
+    for (int i = 0; i < T / 32; i++)
+#pragma unroll
+        for (int j = 0; j < T / 16; j++) {
+            float4 *at = kept + (i * (T / 16) + j) * 128, v = make_float4(acc[i][j][0], acc[i][j][1], acc[i][j][2], acc[i][j][3]);
+            if (!first) {
+                const float4 old = *at;
+                v = make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w);
+            }
+            if (!LAST) *at = v;
+            acc[i][j][0] = LAST ? v.x : 0.0f; acc[i][j][1] = LAST ? v.y : 0.0f; acc[i][j][2] = LAST ? v.z : 0.0f; acc[i][j][3] = LAST ? v.w : 0.0f;
+        }
+}
+template <int T, bool LAST> static __device__ __forceinline__ void end_sums(float (*total)[4], float (*kept)[2], bool first)
+{
+#pragma unroll
+    for (int j = 0; j < T / 32; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            kept[j][h] = first ? total[j][2 * h] : kept[j][h] + total[j][2 * h];
+            total[j][2 * h] = LAST ? kept[j][h] : 0.0f;
+        }
+}
+/* sum: where y's sums go, its sequences are z's. TOTAL: a block's chunk is a group of pieces. */
+template <int T, bool FAST, bool SUMS, bool TOTAL>
+static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Arg sum, Job job, int32_t piece, int32_t part, int32_t add)
+{
+    constexpr int DEPTH = DEEP<T, TOTAL>, BYTES = STAGE<T, TOTAL>, half = BYTES / 2;
     MDR_SHARED(unsigned char, ring);
     Spot w;
     if (FAST) x.flat = y.flat = true;                      /* what the compiler sees, it need not branch on                          */
@@ -102,8 +135,8 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, wm = warp / 2 * (T / 2), wn = warp % 2 * (T / 2);
     const bool idle = k0 + wm >= x.cols || n0 + wn >= y.cols;              /* only copies                                               */
     const bool sums = SUMS && k0 + wm == 0;
-    const int half = DEEP * T * 2;
-    float acc[T / 32][T / 16][4], total[T / 32][4];
+    float acc[T / 32][T / 16][4], total[T / 32][4], kept_sums[T / 32][2];
+    float4 *kept = (float4 *)(ring + STAGES * BYTES) + threadIdx.x;
     Feed fx = {NULL, 0}, fy = {NULL, 0};
     if (FAST) {
         fx = feed_from<T>(x, w, r0, r1, k0);
@@ -111,15 +144,15 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     }
     auto load = [&](int to, int32_t r) {
         if (r < r1 && FAST) {
-            feed<T>(ring + to * STAGE<T>, &fx, x.a.ld);
-            feed<T>(ring + to * STAGE<T> + half, &fy, y.a.ld);
+            feed<T, DEPTH>(ring + to * BYTES, &fx, x.a.ld);
+            feed<T, DEPTH>(ring + to * BYTES + half, &fy, y.a.ld);
         } else if (r < r1) {
-            feed_any<T>(ring + to * STAGE<T>, x, w, r, r1, k0);
-            feed_any<T>(ring + to * STAGE<T> + half, y, w, r, r1, n0);
+            feed_any<T, DEPTH>(ring + to * BYTES, x, w, r, r1, k0);
+            feed_any<T, DEPTH>(ring + to * BYTES + half, y, w, r, r1, n0);
         }
         copy_commit();
     };
-    for (int q = 0; q < STAGES - 1; q++) load(q, r0 + DEEP * q);
+    for (int q = 0; q < STAGES - 1; q++) load(q, r0 + DEPTH * q);
 #pragma unroll
     for (int i = 0; i < T / 32; i++)
 #pragma unroll
@@ -127,12 +160,24 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
 #pragma unroll
     for (int j = 0; j < T / 32; j++) total[j][0] = total[j][1] = total[j][2] = total[j][3] = 0.0f;
     int stage = 0;
-    for (int32_t r = r0; r < r1; r += DEEP) {
+    bool first = true;
+    int32_t end = r0 + piece;
+    for (int32_t r = r0; r < r1; r += DEPTH) {
+        if (TOTAL && r == end) {
+            end_piece<T, false>(acc, kept, first);
+            if (SUMS) end_sums<T, false>(total, kept_sums, first);
+            first = false;
+            end += piece;
+        }
         copy_wait<STAGES - 2>();
         __syncthreads();
-        load((stage + STAGES - 1) % STAGES, r + DEEP * (STAGES - 1));
-        if (!idle) multiply<T, SUMS>(acc, total, sums, ring + stage * STAGE<T>, ring + stage * STAGE<T> + half, wm, wn);
-        stage = (stage + 1) % STAGES;
+        load(stage ? stage - 1 : STAGES - 1, r + DEPTH * (STAGES - 1));
+        if (!idle) multiply<T, DEPTH, SUMS>(acc, total, sums, ring + stage * BYTES, ring + stage * BYTES + half, wm, wn);
+        stage = stage + 1 < STAGES ? stage + 1 : 0;
+    }
+    if (TOTAL && !first) {
+        end_piece<T, true>(acc, kept, false);
+        if (SUMS) end_sums<T, true>(total, kept_sums, false);
     }
 #pragma unroll
     for (int i = 0; i < T / 16; i++) {
@@ -155,9 +200,8 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     }
 }
 
-/* z (+)= the sum of a member's parts, chunk by chunk. part: its sequences are the chunks; a last row that z has not is `sum`'s.
- * 4 columns a thread. */
-static __global__ void add_parts(Panel part, Panel z, Panel sum, Job job, int32_t add)
+/* z (+)= a member's groups, one by one. part: its sequences are the chunks; a last row that z has not is `sum`'s. 4 columns a thread. */
+static __global__ void add_groups(Panel part, Panel z, Panel sum, Job job, int32_t add)
 {
     const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_chunk = (rows + job.chunk - 1) / job.chunk;
     const int32_t wide = (int32_t)part.a.ld / 4, id = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = id / wide, col = id % wide * 4;
@@ -177,6 +221,48 @@ static __global__ void add_parts(Panel part, Panel z, Panel sum, Job job, int32_
     if (row < z.rows) gather(z, row_at(z, m, 0, row));
     else gather(sum, m * sum.a.member);
 }
+/* The same for few members, of groups or, with PIECES, of `each` parts a group: blocks of 32 x 8 bring all parts of 128 neighbouring
+ * elements to shared memory at once, where a thread an element adds them. */
+enum { MEET = 64 };                   /* parts at a time                                                                     */
+template <bool PIECES>
+static __global__ __launch_bounds__(256) void add_parts(Panel part, Panel z, Panel sum, Job job, int32_t each, int32_t add)
+{
+    MDR_SHARED(float4, shared);
+    const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_part = (rows + job.chunk - 1) / job.chunk;
+    if (rows == 0) return;
+    const int32_t x = (int32_t)threadIdx.x, y = (int32_t)threadIdx.y, id = y * 32 + x, first = (int32_t)blockIdx.x * 32;
+    const int32_t wide = (int32_t)part.a.ld / 4, meet = PIECES ? MEET / each * each : MEET, row = (first + id / 4) / wide;
+    const int32_t col = (first + id / 4) % wide * 4 + id % 4;
+    const bool there = (first + x) / wide < part.rows, ends = id < 128 && row < part.rows && col < z.cols, is_z = row < z.rows;
+    const float *from = (const float *)part.a.data + m * part.a.member + (first + x) * 4, *mine = (const float *)shared + id;
+    const int64_t at = (is_z ? row_at(z, m, 0, row) : m * sum.a.member) + col;
+    float v = 0.0f;
+    for (int32_t base = 0; base < n_part; base += meet) {
+        const int32_t here = n_part - base < meet ? n_part - base : meet;
+        for (int32_t c = y; there && c < here; c += 8) copy_16(shared + c * 32 + x, from + (base + c) * part.a.seq, true);
+        copy_commit();
+        if (base == 0 && ends && add) v = is_z ? arg_get(z.a, at) : arg_get(sum.a, at);
+        copy_wait<0>();
+        __syncthreads();
+        if (PIECES) {
+            for (int32_t c = 0; ends && c < here; c += each) {
+                float p[MOST_EACH];
+#pragma unroll
+                for (int q = 0; q < MOST_EACH; q++) p[q] = mine[(c + q < here ? c + q : here - 1) * 128];
+#pragma unroll
+                for (int q = 1; q < MOST_EACH; q++)
+                    if (q < each && c + q < here) p[0] += p[q];
+                v += p[0];
+            }
+        } else if (ends) {
+#pragma unroll 8
+            for (int32_t c = 0; c < here; c++) v += mine[c * 128];
+        }
+        if (base + meet < n_part) __syncthreads();
+    }
+    if (ends && is_z) arg_put(z.a, at, v);
+    else if (ends) arg_put(sum.a, at, v);
+}
 
 /* Sums of columns by themselves, whatever lies there: a thread a column, part [member][chunk][cols]. */
 static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float *part)
@@ -191,26 +277,41 @@ static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float
 }
 
 /* ---- choosing ---- */
-/* Parts are written and read once, 8 bytes an element; they may cost about a fifth of what x and y do in bf16. 256 tiles of 64 by 64
- * times chunks fill the GPU; from there on more chunks help nobody. */
-static int32_t chunk_rows(const Node *n, int32_t n_seq)
+/* Parts are written and read once, 8 bytes an element; those of groups may cost about a fifth of what x and y do in bf16. 256 tiles of
+ * 64 by 64 times groups fill the GPU; from there on more groups help nobody. Groups of large tiles that do not fill it consist of
+ * pieces that do. */
+struct Order { int32_t piece, each, groups; };       /* rows a piece, pieces a group                                         */
+static int64_t large_tiles(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[0], 128) * mdr_ceil_div(n->out[0].shape.d[1], 128); }
+static bool takes_large(const Node *n) { return n->out[0].shape.d[0] > 64 && n->out[0].shape.d[1] > 64; }
+static Order order(const Node *n, int32_t n_seq)
 {
     const int64_t inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1], rows = mdr_rows(n->in_type[0].shape) * n_seq;
     const int64_t cheap = rows * (inner + cols) / (20 * inner * cols), full = mdr_ceil_div(256, mdr_ceil_div(inner, 64) * mdr_ceil_div(cols, 64));
-    int64_t chunks = cheap < full ? cheap : full;
-    if (chunks > rows / 256) chunks = rows / 256;
-    if (chunks < 1) chunks = 1;
-    return (int32_t)(mdr_ceil_div(mdr_ceil_div(rows, chunks), DEEP) * DEEP);
+    int64_t groups = cheap < full ? cheap : full, each = 1;
+    if (groups > rows / 256) groups = rows / 256;
+    if (groups < 1) groups = 1;
+    if (takes_large(n)) each = FULL / (large_tiles(n) * groups);
+    if (each > rows / (LEAST_PIECE * groups)) each = rows / (LEAST_PIECE * groups);
+    if (each > MOST_EACH) each = MOST_EACH;
+    if (each < 1) each = 1;
+    const int64_t piece = mdr_ceil_div(mdr_ceil_div(rows, groups * each), 32) * 32;
+    return Order{(int32_t)piece, (int32_t)each, (int32_t)mdr_ceil_div(rows, piece * each)};
 }
-static int32_t n_chunks(const Node *n, int32_t n_seq)
+/* Whether groups alone are blocks enough. */
+static bool by_groups(const Node *n, Extent e, Order o)
 {
-    return (int32_t)mdr_ceil_div(mdr_rows(n->in_type[0].shape) * n_seq, chunk_rows(n, n_seq));
+    return o.each == 1 || large_tiles(n) * o.groups * e.n_member >= PROCESSORS;
+}
+static int32_t n_parts(const Node *n, Extent e)
+{
+    const Order o = order(n, e.n_seq);
+    return by_groups(n, e, o) ? o.groups : (int32_t)mdr_ceil_div(mdr_rows(n->in_type[0].shape) * e.n_seq, o.piece);
 }
 static int64_t part_ld(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[1], 8) * 8; }
 enum { SUM_LEAST = 64, SUM_MOST = 64 };
 static size_t scratch_for(const Node *n, Extent e, int64_t more)
 {
-    const int64_t chunks = n_chunks(n, e.n_seq);
+    const int64_t chunks = n_parts(n, e);
     return chunks == 1 ? 0 : (size_t)(e.n_member * chunks * (n->out[0].shape.d[0] + more) * part_ld(n)) * sizeof(float);
 }
 static size_t scratch(const Node *n, Extent e) { return scratch_for(n, e, 0); }
@@ -221,8 +322,8 @@ static size_t sum_scratch(const Node *n, Extent e)
     return both > alone ? both : alone;
 }
 
-/* sum: where the sums of y's rows go, or their parts. */
-struct Sum { Panel x, y, z; Arg sum; Job job; int32_t chunks, n_seq, members, part, add; void *stream; };
+/* sum: where the sums of y's rows go, or their parts. each: parts of a group. */
+struct Sum { Panel x, y, z; Arg sum; Job job; int32_t chunks, piece, each, n_seq, members, part, add; void *stream; };
 
 template <int T> static dim3 cut(Sum *s)
 {
@@ -230,11 +331,11 @@ template <int T> static dim3 cut(Sum *s)
     s->job.tiles_n = (s->y.cols + T - 1) / T;
     return mdr_grid((int64_t)s->chunks * s->job.tiles_m * s->job.tiles_n, s->n_seq, s->members);
 }
-template <int T, bool FAST, bool SUMS> static void run_tensor(Sum s)
+template <int T, bool FAST, bool SUMS, bool TOTAL> static void run_tensor(Sum s)
 {
     const dim3 grid = cut<T>(&s);
-    MDR_ALLOW_SHARED((tensor_product<T, FAST, SUMS>), STAGES * STAGE<T>);
-    MDR_LAUNCH((tensor_product<T, FAST, SUMS>), grid, 128, STAGES * STAGE<T>, s.stream, s.x, s.y, s.z, s.sum, s.job, s.part, s.add);
+    MDR_ALLOW_SHARED((tensor_product<T, FAST, SUMS, TOTAL>), (SHARED<T, TOTAL>));
+    MDR_LAUNCH((tensor_product<T, FAST, SUMS, TOTAL>), grid, 128, (SHARED<T, TOTAL>), s.stream, s.x, s.y, s.z, s.sum, s.job, s.piece, s.part, s.add);
 }
 template <int T> static void run_float(Sum s)
 {
@@ -251,14 +352,28 @@ static Sum prepare(const Call *c, bool together)
     Sum s = {};
     s.x = panel(c->in[0], rows, n->out[0].shape.d[0], n_seq, together);
     s.y = panel(c->in[1], rows, n->out[0].shape.d[1], n_seq, together);
-    s.chunks = together ? n_chunks(n, n_seq) : 1;
-    s.job = Job{c->n_seq, (int32_t)rows, together ? chunk_rows(n, n_seq) : (int32_t)rows, together, 1, 1};
+    const Order o = together ? order(n, n_seq) : Order{(int32_t)rows, 1, 1};
+    const bool groups = by_groups(n, c->extent, o) || (s.x.a.size == 4 && s.y.a.size == 4);       /* plain floats know no pieces */
+    const int32_t chunk = groups ? o.piece * o.each : o.piece;
+    s.piece = o.piece;
+    s.each = groups ? 1 : o.each;
+    s.chunks = together ? (int32_t)mdr_ceil_div(rows * n_seq, chunk) : 1;
+    s.job = Job{c->n_seq, (int32_t)rows, chunk, together, 1, 1};
     s.n_seq = together ? 1 : n_seq;
     s.members = c->extent.n_member;
     s.part = s.chunks > 1;
     s.add = s.part ? 0 : (int32_t)(c->add & 1u);
     s.stream = c->stream;
     return s;
+}
+/* The second stage: parts of `pieces` times 4 elements. */
+static void add_all(const Sum &s, const Panel &z, const Panel &sum, int64_t pieces, int32_t add)
+{
+    const dim3 few = mdr_grid(mdr_ceil_div(pieces, 32), 1, s.members), many = mdr_grid(mdr_ceil_div(pieces, 256), 1, s.members);
+    const size_t shared = (size_t)(s.chunks < MEET ? s.chunks : MEET) * 512;
+    if (s.each > 1) MDR_LAUNCH((add_parts<true>), few, dim3(32, 8), shared, s.stream, s.z, z, sum, s.job, s.each, add);
+    else if (many.x * many.z < PROCESSORS) MDR_LAUNCH((add_parts<false>), few, dim3(32, 8), shared, s.stream, s.z, z, sum, s.job, 1, add);
+    else MDR_LAUNCH(add_groups, many, 256, 0, s.stream, s.z, z, sum, s.job, add);
 }
 /* sums: of y's rows too, into output 1; plain bf16 only. */
 static void multiply_all(const Call *c, Sum s, bool sums)
@@ -273,20 +388,19 @@ static void multiply_all(const Call *c, Sum s, bool sums)
         s.z = panel(part, rows, part_ld(n), s.chunks, false);
         if (sums) s.sum = Arg{(float *)c->scratch + inner * part_ld(n), part.member, part.seq, part.ld, part.size};
     }
-    const bool large = inner > 64 && cols > 64 &&
-                       mdr_ceil_div(inner, 128) * mdr_ceil_div(cols, 128) * s.chunks * s.n_seq * s.members >= PROCESSORS;
+    const bool large = takes_large(n) && large_tiles(n) * s.chunks * s.n_seq * s.members >= ENOUGH, total = s.job.chunk > s.piece;
     if (s.x.a.size == 4 && s.y.a.size == 4) {
         if (large && s.x.wide && s.x.flat && s.y.wide && s.y.flat && s.z.wide && s.z.a.size == 4) run_float<8>(s);
         else run_float<4>(s);
     }
-    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false, false>(s);
-    else if (large && sums) run_tensor<128, true, true>(s);
-    else if (large) run_tensor<128, true, false>(s);
-    else if (sums) run_tensor<64, true, true>(s);
-    else run_tensor<64, true, false>(s);
-    if (s.part)
-        MDR_LAUNCH(add_parts, mdr_grid(mdr_ceil_div(rows * part_ld(n) / 4, 256), 1, s.members), 256, 0, s.stream, s.z, z, sum, s.job,
-                   (int32_t)(c->add & 1u));
+    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false, false, true>(s);
+    else if (total && sums) run_tensor<128, true, true, true>(s);
+    else if (total) run_tensor<128, true, false, true>(s);
+    else if (large && sums) run_tensor<128, true, true, false>(s);
+    else if (large) run_tensor<128, true, false, false>(s);
+    else if (sums) run_tensor<64, true, true, false>(s);
+    else run_tensor<64, true, false, false>(s);
+    if (s.part) add_all(s, z, sum, rows * part_ld(n) / 4, (int32_t)(c->add & 1u));
 }
 static void run(const Call *c, int64_t, int64_t)
 {
