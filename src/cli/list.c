@@ -116,8 +116,8 @@ static void ops(Text *t, json_t *rows)
         const OpDef *d = mdr_op_at(i)->def;
         Node n = {.op = d};
         if (!rows) {
-            mdr_text_printf(t, "%-19s %-5s %-8s ", d->name, mdr_op_fast(&n) ? "avx2" : "", d->compose ? "composed" : "");
-            wrapped(t, d->equation, 35);
+            mdr_text_printf(t, "%-20s %-5s %-8s ", d->name, mdr_op_fast(&n) ? "avx2" : "", d->match ? "fused" : d->compose ? "composed" : "");
+            wrapped(t, d->equation, 36);
         } else row(t, rows, d->name, d->equation, NULL);
     }
 }
@@ -196,5 +196,6 @@ const CommandDef mdr_commands_list[] = {
      "layers is another word for primitives. A primitive's parameters go into the\n"
      "architecture, as mh-attention(n_heads=8); those of a task, of the model and of\n"
      "training after --set. Of an op: avx2 where it has a kernel of its own for AVX2,\n"
-     "composed where it is a fusion of others; its equation.\n", options, run},
+     "composed where others can do it; fused where it stands for a pattern of\n"
+     "others, on a GPU in bf16; its equation.\n", options, run},
     {0}};
