@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every program of bench/ and keeps what it prints, under a head that says when and where:   figures.sh OBJECTS OUT
+# Runs every program of bench/ but those that want a GPU or stores, and keeps what it prints, under a head that says when and where:   figures.sh OBJECTS OUT
 # The order: the whole step, the whole learning, then the parts. CC may be set.
 set -u
 export LC_ALL=C
@@ -8,7 +8,7 @@ mkdir -p "$out"
 cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | head -1)
 compiler=$("${CC:-cc}" --version | head -1)
 cpus=$(nproc 2> /dev/null || echo '?')
-parts=$(for f in bench/*.c; do basename "$f" .c; done | grep -vx -e train -e learn -e gpu)
+parts=$(for f in bench/*.c; do basename "$f" .c; done | grep -vx -e train -e learn -e gpu -e alike)
 for n in train learn $parts; do
     [ -f "bench/$n.c" ] || continue
     echo "== $n"
