@@ -12,15 +12,28 @@
  * A piece of T, of 8 t' by 8 t, depends on the distance d of its corners alone: f(d) = the words (h[d+g-2q], h[d+g-2q-1]) of lanes (g, q);
  * a step of 16 t' by 8 t takes f(d) and f(d - 8). They come from two tables a channel, words that begin at an even and at an odd place.
  * Sums of GROUPS groups of rows stay in registers; the last rows come first, so their results may take the place of u.
- * Up to 128 rows three blocks share a processor, and one loads while another multiplies. With more, shared memory holds one, but its threads
- * are two halves with planes of their own and the same tables: while one half multiplies the other stores and loads.
- * 65 to 128 rows of z with 3/4 as many columns as y are cuda_hyena_mix.h's. */
-#include "op/cuda_hyena_mix.h"
+ * Up to 128 rows three blocks share a processor, and one loads while another multiplies; at 1,024 rows shared memory holds one. */
+#include "op/cuda_mma.h"
 
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP };
 enum { CHANNELS = 16, PAIRS = CHANNELS / 2, PHASE = 32, STEP = 64 };     /* rows from phase to phase; rows t' multiplied at a time     */
-enum { EARLY = 16, GAP = 2, ZEROS = 4 };                  /* words of a table before place 0; channels' tables are 2 banks apart      */
+enum { BEFORE = 16, GAP = 2, ZEROS = 4 };                 /* words of a table before place 0; channels' tables are 2 banks apart      */
 template <int SEQS> constexpr int GROUP = PHASE * 16 / SEQS;              /* rows of all phases                                        */
+
+struct Mix {
+    Arg z, w, b, h, skip, y;
+    const int32_t *n_seq;
+    int32_t rows, cols, cols_z, taps;
+    int32_t room, per;                                    /* rows of planes, a multiple of GROUP; sequences of a block                 */
+};
+
+/* x, of which the compiler forgets that it knew it: what follows from it is computed anew where it would have kept registers that the
+ * products need. */
+static __device__ __forceinline__ int fresh(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 /* ---- z through the short convolution ---- */
 /* Two neighbouring columns of a row: a word of bf16, or any numbers. */
@@ -37,7 +50,7 @@ static __device__ __forceinline__ float2 both(float2 x) { return x; }
 struct Lot { int32_t m, c, line, row, end; };
 template <int SEQS, int THREADS> static __device__ __forceinline__ Lot my_lot(const Mix &a)
 {
-    const int id = fresh((int)threadIdx.x) % THREADS, run = a.room / (THREADS / PAIRS / SEQS), first = id / PAIRS / SEQS * run;
+    const int id = fresh((int)threadIdx.x), run = a.room / (THREADS / PAIRS / SEQS), first = id / PAIRS / SEQS * run;
     return Lot{fresh((int)blockIdx.z), fresh((int)blockIdx.x) * CHANNELS + id % PAIRS * 2, id / PAIRS % SEQS, first, first + run};
 }
 /* What the pairs of a block need of the short convolution, in shared memory: for part (0 x1, 1 x2, 2 v) and pair. */
@@ -216,22 +229,22 @@ static __device__ __forceinline__ void put_y(uint32_t *planes, const Weights<TAP
 }
 
 /* ---- tables of h, 16 banks from one to the other ---- */
-static __host__ __device__ __forceinline__ int table_words(int32_t room) { return room + 2 * EARLY + GAP; }
+static __host__ __device__ __forceinline__ int table_words(int32_t room) { return room + 2 * BEFORE + GAP; }
 /* Word j of channel c's tables: (h[2j], h[2j-1]) and (h[2j+1], h[2j]); zeros outside of h. */
 static __device__ __forceinline__ void fill_tables(uint32_t *table, const Mix &a, int32_t m, int32_t c0)
 {
     const float *h = (const float *)a.h.data + m * a.h.member + c0;
-    const int words = table_words(a.room), other = a.room / 2 + EARLY;
+    const int words = table_words(a.room), other = a.room / 2 + BEFORE;
 #pragma unroll 2
-    for (int32_t i = (int32_t)threadIdx.x; i < CHANNELS * (a.room / 2 + EARLY); i += (int32_t)blockDim.x) {
-        const int32_t c = i % CHANNELS, j = i / CHANNELS - EARLY;
+    for (int32_t i = (int32_t)threadIdx.x; i < CHANNELS * (a.room / 2 + BEFORE); i += (int32_t)blockDim.x) {
+        const int32_t c = i % CHANNELS, j = i / CHANNELS - BEFORE;
         float v[3];
 #pragma unroll
         for (int k = 0; k < 3; k++) {
             const int32_t x = 2 * j - 1 + k;
             v[k] = x >= 0 && x < a.rows && c0 + c < a.cols ? h[x * a.h.ld + c] : 0.0f;
         }
-        uint32_t *to = table + c * words + j + EARLY;
+        uint32_t *to = table + c * words + j + BEFORE;
         to[0] = pack_bf16(v[1], v[0]);
         to[other] = pack_bf16(v[2], v[1]);
     }
@@ -292,7 +305,7 @@ static __device__ __forceinline__ void convolve(float (*sum)[4], const uint32_t 
 {
     const int lane = fresh((int)threadIdx.x) % 32, g = lane / 4, q = lane % 4, row = lane % 16 / SEQS * PHASE;
     const Line u = {plane + lane % SEQS * line_words(room) + row / 2 + lane / 16 * 4, row};
-    const uint32_t *f = table + (g % 2 ? room / 2 + EARLY : 0) + g / 2 - q + EARLY + GROUP<SEQS> / 2 * r;
+    const uint32_t *f = table + (g % 2 ? room / 2 + BEFORE : 0) + g / 2 - q + BEFORE + GROUP<SEQS> / 2 * r;
     int32_t e = PHASE - GROUP<SEQS>;                      /* the first one of which a phase is there                                   */
 #pragma unroll
     for (int i = 0; i < 4 * GROUPS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0.0f;
@@ -305,35 +318,12 @@ static __device__ __forceinline__ void convolve(float (*sum)[4], const uint32_t 
     }
 }
 
-/* The products of one half's channels, one a warp; results take the place of u. */
-template <int SEQS, int GROUPS, int THREADS>
-static __device__ __forceinline__ void convolve_all(uint32_t *planes, const uint32_t *table, const uint32_t *zeros, const Mix &a, int32_t m, int32_t c0)
+/* Blocks: (group of channels, some sequences, member). N: rows of a pair of channels under way at a time. */
+template <int SEQS, int GROUPS, int THREADS, int N, int TAPS, typename PAIR>
+static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : TAPS > 3 ? 2 : 3) void mix(Mix a)
 {
-#pragma unroll 1
-    for (int c = (int)threadIdx.x % THREADS / 32; c < CHANNELS && c0 + c < a.cols; c += THREADS / 32) {
-        uint32_t *plane = planes + plane_at<SEQS>(c, a.room);
-#pragma unroll 1
-        for (int32_t r = a.room / GROUP<SEQS> - GROUPS; r > -GROUPS; r -= GROUPS) {
-            float sum[4 * GROUPS][4];
-            convolve<SEQS, GROUPS>(sum, plane, table + c * table_words(a.room), zeros, r, a.room);
-            const float skip = arg_get(a.skip, m * a.skip.member + c0 + c);
-            __syncwarp();
-#pragma unroll
-            for (int i = 0; i < GROUPS; i++)
-                if (r + i >= 0) put_group<SEQS>(sum + 4 * i, plane, r + i, a.room, skip);
-            __syncwarp();
-        }
-    }
-}
-
-/* Blocks: (group of channels, some sequences, member), HALVES times THREADS threads. N: rows of a pair of channels under way at a time. */
-template <int SEQS, int GROUPS, int HALVES, int THREADS, int N, int TAPS, typename PAIR>
-static __global__ __launch_bounds__(HALVES *THREADS, HALVES *THREADS > 256 ? 1 : TAPS > 3 ? 2 : 3) void mix(Mix a)
-{
-    MDR_SHARED(uint32_t, shared);
-    const int half = (int)threadIdx.x / THREADS;
-    uint32_t *planes = shared + half * plane_at<SEQS>(CHANNELS, a.room), *table = shared + HALVES * plane_at<SEQS>(CHANNELS, a.room);
-    uint32_t *zeros = table + CHANNELS * table_words(a.room);
+    MDR_SHARED(uint32_t, planes);
+    uint32_t *table = planes + plane_at<SEQS>(CHANNELS, a.room), *zeros = table + CHANNELS * table_words(a.room);
     Weights<TAPS> *w = (Weights<TAPS> *)(zeros + ZEROS);
     const int32_t m = (int32_t)blockIdx.z, n = a.n_seq[m], c0 = (int32_t)blockIdx.x * CHANNELS, s0 = (int32_t)blockIdx.y * a.per;
     const int32_t end = s0 + a.per < n ? s0 + a.per : n;
@@ -343,40 +333,53 @@ static __global__ __launch_bounds__(HALVES *THREADS, HALVES *THREADS > 256 ? 1 :
     fill_tables(table, a, m, c0);
     __syncthreads();
 #pragma unroll 1
-    for (int32_t s = s0, turn = 0; s < end + HALVES * SEQS; s += SEQS, turn = HALVES - 1 - turn) {
-        if (half == turn) {                               /* a thread writes u where it has read y                                     */
-            if (s >= s0 + HALVES * SEQS) put_y<SEQS, THREADS, N, TAPS, PAIR>(planes, *w, a, s - HALVES * SEQS, end);
-            if (s < end) put_u<SEQS, THREADS, N, TAPS, PAIR>(planes, *w, a, s, end);
-        }
-        if (HALVES == 1) __syncthreads();
-        const int32_t ready = s - (HALVES - 1) * SEQS;
-        if (half == HALVES - 1 - turn && ready >= s0 && ready < end) convolve_all<SEQS, GROUPS, THREADS>(planes, table, zeros, a, m, c0);
+    for (int32_t s = s0; s < end; s += SEQS) {
+        put_u<SEQS, THREADS, N, TAPS, PAIR>(planes, *w, a, s, end);   /* a thread writes where it has read                                         */
         __syncthreads();
+#pragma unroll 1
+        for (int c = (int)threadIdx.x / 32; c < CHANNELS && c0 + c < a.cols; c += THREADS / 32) {
+            uint32_t *plane = planes + plane_at<SEQS>(c, a.room);
+#pragma unroll 1
+            for (int32_t r = a.room / GROUP<SEQS> - GROUPS; r > -GROUPS; r -= GROUPS) {
+                float sum[4 * GROUPS][4];
+                convolve<SEQS, GROUPS>(sum, plane, table + c * table_words(a.room), zeros, r, a.room);
+                const float skip = arg_get(a.skip, m * a.skip.member + c0 + c);
+                __syncwarp();
+#pragma unroll
+                for (int i = 0; i < GROUPS; i++)
+                    if (r + i >= 0) put_group<SEQS>(sum + 4 * i, plane, r + i, a.room, skip);
+                __syncwarp();
+            }
+        }
+        __syncthreads();
+        put_y<SEQS, THREADS, N, TAPS, PAIR>(planes, *w, a, s, end);
     }
 }
 
 /* ---- choosing ---- */
-enum { MOST_SHARED = 227 * 1024 };
+enum { MOST_SHARED = 227 * 1024, PROCESSORS = 132 };
 template <int SEQS> static int32_t room_of(int32_t rows) { return (int32_t)mdr_ceil_div(rows, GROUP<SEQS>) * GROUP<SEQS>; }
-template <int SEQS, int HALVES> static size_t bytes_of(int32_t rows)
+template <int SEQS> static size_t bytes_of(int32_t rows)
 {
     const int32_t room = room_of<SEQS>(rows);
-    return sizeof(uint32_t) * (size_t)(HALVES * plane_at<SEQS>(CHANNELS, room) + CHANNELS * table_words(room) + ZEROS) + sizeof(Weights<8>);
+    return sizeof(uint32_t) * (size_t)(plane_at<SEQS>(CHANNELS, room) + CHANNELS * table_words(room) + ZEROS) + sizeof(Weights<8>);
 }
 static bool by_pairs(const Arg &a) { return a.size == 2 && (uintptr_t)a.data % 4 == 0 && a.member % 2 == 0 && a.seq % 2 == 0 && a.ld % 2 == 0; }
 
-template <int SEQS, int GROUPS, int HALVES, int THREADS> static void launch(const Call *c, Mix a)
+/* Blocks with several groups of sequences make their tables once; some waves of blocks, for the last one is not full. No bit depends on it. */
+template <int SEQS, int GROUPS, int THREADS> static void launch(const Call *c, Mix a)
 {
-    const int64_t channels = mdr_ceil_div(a.cols, CHANNELS);
-    const size_t bytes = bytes_of<SEQS, HALVES>(a.rows);
-    constexpr int BLOCKS = HALVES * THREADS > 256 ? 1 : 3, FEW = BLOCKS > 1 ? 4 : 8;      /* blocks side by side need fewer rows each */
+    const int64_t channels = mdr_ceil_div(a.cols, CHANNELS), each = channels * c->extent.n_member, all = mdr_ceil_div(c->extent.n_seq, SEQS);
+    const int64_t parts = mdr_ceil_div(16 * PROCESSORS, each), per = mdr_ceil_div(all, parts < all ? parts : all);
+    const size_t bytes = bytes_of<SEQS>(a.rows);
+    constexpr int FEW = THREADS > 256 ? 8 : 4;            /* three blocks side by side need fewer rows each                            */
     a.room = room_of<SEQS>(a.rows);
-    a.per = (int32_t)best_share(mdr_ceil_div(c->extent.n_seq, SEQS), channels * c->extent.n_member, BLOCKS * PROCESSORS) * SEQS;
+    a.per = (int32_t)per * SEQS;
     const dim3 grid = mdr_grid(channels, mdr_ceil_div(c->extent.n_seq, a.per), c->extent.n_member);
 #define MIX(...)                                                                                                                               \
     do {                                                                                                                                       \
-        MDR_ALLOW_SHARED((mix<SEQS, GROUPS, HALVES, THREADS, __VA_ARGS__>), bytes);                                                            \
-        MDR_LAUNCH((mix<SEQS, GROUPS, HALVES, THREADS, __VA_ARGS__>), grid, HALVES *THREADS, bytes, c->stream, a);                             \
+        MDR_ALLOW_SHARED((mix<SEQS, GROUPS, THREADS, __VA_ARGS__>), bytes);                                                                    \
+        MDR_LAUNCH((mix<SEQS, GROUPS, THREADS, __VA_ARGS__>), grid, THREADS, bytes, c->stream, a);                                             \
     } while (0)
     if (!by_pairs(a.z) || !by_pairs(a.y)) MIX(2, 8, float2);
     else if (a.taps > 3) MIX(4, 8, uint32_t);
@@ -387,19 +390,17 @@ static void hyena_mix(const Call *c, int64_t, int64_t)
 {
     const Shape z = c->node->in_type[IN_Z].shape, h = c->node->in_type[IN_H].shape;
     const Mix a = {c->in[IN_Z], c->in[IN_W], c->in[IN_B], c->in[IN_H], c->in[IN_SKIP], c->out[0], c->n_seq, h.d[0], h.d[1], z.d[1],
-                   c->node->in_type[IN_W].shape.d[0], 0, 0, h.d[1] / TURNS};
-    if (in_fours(a, c->extent.n_seq)) launch_four(c, a);
-    else if (h.d[0] <= 2 * GROUP<8>) launch<8, 2, 1, 256>(c, a);
-    else if (bytes_of<4, 2>(h.d[0]) <= MOST_SHARED) launch<4, 4, 2, 256>(c, a);
-    else if (bytes_of<2, 2>(h.d[0]) <= MOST_SHARED) launch<2, 4, 2, 256>(c, a);
-    else launch<2, 4, 1, 512>(c, a);
+                   c->node->in_type[IN_W].shape.d[0], 0, 0};
+    if (h.d[0] <= 2 * GROUP<8>) launch<8, 2, 256>(c, a);
+    else if (bytes_of<4>(h.d[0]) <= MOST_SHARED) launch<4, 4, 512>(c, a);
+    else launch<2, 4, 512>(c, a);
 }
 static bool applies(const Node *n)
 {
     const Shape z = n->in_type[IN_Z].shape, h = n->in_type[IN_H].shape;
     for (int i = IN_W; i <= IN_SKIP; i++)
         if (n->in_type[i].axes & MDR_AXIS_SEQ) return false;
-    return z.d[1] % 8 == 0 && h.d[1] % 8 == 0 && bytes_of<2, 1>(h.d[0]) <= MOST_SHARED;
+    return z.d[1] % 8 == 0 && h.d[1] % 8 == 0 && bytes_of<2>(h.d[0]) <= MOST_SHARED;
 }
 
 extern "C" const CudaRow mdr_cuda_rows_hyena_mix[] = {{"hyena_mix", {hyena_mix, NULL, NULL, {}}, applies, 0, 0}, {}};
