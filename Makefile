@@ -193,7 +193,7 @@ $(O)/%.o: %.c $(O)/flags | $(O)/deps
 $(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)
-	$(Q)'$(nvcc)' $(NVCC_FLAGS) -MMD -MF $(@:.o=.d) -c -o $@ $<
+	$(Q)'$(nvcc)' $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(O)/%.cu.o: %.cu $(O)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)

@@ -126,6 +126,19 @@ static void test_chain(void **state)
     mdr_ir_graph_free(g);
 }
 
+/* What would get an axis that its readers do not know stays as it is. */
+static void test_types(void **state)
+{
+    (void)state;
+    Builder *b = mdr_ir_builder();
+    Value x = mdr_ir_input(b, "x", mdr_shape2(5, 3), DT_REAL, MDR_AXIS_MEMBER), y = seq(b), s = silu(b, x);
+    mdr_ir_output(b, mdr_op_mul(b, s, y));
+    mdr_ir_output(b, mdr_op_unary(b, UN_EXP, 0, s));
+    Graph *g = fused(b, yes);
+    assert_int_equal(count(g, "gated"), 0);
+    mdr_ir_graph_free(g);
+}
+
 /* A scan and its gradient survive: the gradient borrows the body of the scan. */
 static void test_scan(void **state)
 {
@@ -153,7 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replaced), cmocka_unit_test(test_refused), cmocka_unit_test(test_readers),
-        cmocka_unit_test(test_chain), cmocka_unit_test(test_scan),
+        cmocka_unit_test(test_chain), cmocka_unit_test(test_types), cmocka_unit_test(test_scan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

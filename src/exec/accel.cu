@@ -69,6 +69,16 @@ extern "C" Err *mdr_accel_info(int32_t device, AccelInfo *info)
     return NULL;
 }
 
+static void streams_free(Accel *a)
+{
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+        if (a->joined[i]) cudaEventDestroy(a->joined[i]);
+        if (a->side[i]) cudaStreamDestroy(a->side[i]);
+    }
+    if (a->forked) cudaEventDestroy(a->forked);
+    if (a->stream) cudaStreamDestroy(a->stream);
+}
+
 extern "C" Err *mdr_accel_open(int32_t device, Accel **out)
 {
     char why[256];
@@ -86,7 +96,7 @@ extern "C" Err *mdr_accel_open(int32_t device, Accel **out)
         if (!e) e = failed(cudaEventCreateWithFlags(&a->joined[i], cudaEventDisableTiming), "an event", __LINE__);
     }
     if (!e) e = failed(cudaEventCreateWithFlags(&a->forked, cudaEventDisableTiming), "an event", __LINE__);
-    if (e) { mdr_free(a); return e; }
+    if (e) { streams_free(a); mdr_free(a); return e; }
     a->mark = (cudaEvent_t *)mdr_alloc(MDR_ACCEL_MARKS * sizeof *a->mark);
     *out = a;
     return NULL;
@@ -97,12 +107,7 @@ extern "C" void mdr_accel_close(Accel *a)
     if (!a) return;
     for (int i = 0; i < MDR_ACCEL_MARKS; i++)
         if (a->mark[i]) cudaEventDestroy(a->mark[i]);
-    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
-        cudaEventDestroy(a->joined[i]);
-        cudaStreamDestroy(a->side[i]);
-    }
-    cudaEventDestroy(a->forked);
-    cudaStreamDestroy(a->stream);
+    streams_free(a);
     mdr_free(a->mark);
     mdr_free(a);
 }

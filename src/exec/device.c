@@ -31,13 +31,14 @@ bool mdr_exec_has_composed(const OpDef *op, void *device) { return !op->compose 
 static bool has_kernel(const Node *n) { return mdr_op_cuda(n) != NULL; }
 void mdr_exec_fuse(Builder *b, void *device)
 {
-    enum { MOST = 64 };
     const DeviceDef *d = device;
-    const OpDef *rule[MOST];
-    int n = 0;
-    for (int i = 0; d->half && mdr_op_at(i) && n < MOST; i++) {
+    int n = 0, all = 0;
+    while (mdr_op_at(all)) all++;
+    const OpDef **rule = mdr_alloc((size_t)(all + 1) * sizeof *rule);
+    for (int i = 0; d->half && i < all; i++) {
         const OpDef *op = mdr_op_at(i)->def;
         if (op->match && mdr_op_has_cuda(op)) rule[n++] = op;
     }
     if (n > 0) mdr_ir_fuse(b, n, rule, has_kernel);
+    mdr_free(rule);
 }

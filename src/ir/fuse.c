@@ -3,7 +3,7 @@
  *   1. matches are looked for in the graph as it is;
  *   2. the nodes are put in order anew, each fused node behind its last one (its root), and whoever comes later reads the fused node;
  *   3. what nobody reads any more goes.
- * A reader between a replaced value and the root keeps the old nodes: more work, never another result. */
+ * A reader between a replaced value and the root keeps the old nodes: more work, the same result but for rounding. */
 #include "ir/internal.h"
 #include <string.h>
 
@@ -79,14 +79,26 @@ static void keep_node(Builder *b, Moved *m, int32_t i, Node *n)
     b->node[b->n_node++] = n;
 }
 
-/* The fused node behind its root; not where the device has no kernel for these very shapes. */
-static void put_fused(Builder *b, Moved *m, const OpDef *op, const Fusion *f, const char *where, bool (*accept)(const Node *))
+/* Do the outputs have the types of what they stand for? Axes are the union of all inputs', so a fused op's may be more. */
+static bool stands(Node *const *old, const Node *n, const Fusion *f)
+{
+    for (int k = 0; k < n->n_out; k++) {
+        if (!mdr_ir_has(f->out[k])) continue;
+        const Type *a = &old[f->out[k].node]->out[f->out[k].out], *t = &n->out[k];
+        if (!mdr_shape_equal(a->shape, t->shape) || a->dtype != t->dtype || a->axes != t->axes || a->phase != t->phase) return false;
+    }
+    return true;
+}
+/* The fused node behind its root; not where its shapes refuse, its types differ or the device has no kernel for it. */
+static void put_fused(Builder *b, Node *const *old, Moved *m, const OpDef *op, const Fusion *f, const char *where, bool (*accept)(const Node *))
 {
     Value in[MDR_MAX_IN];
     for (int k = 0; k < f->n_in; k++) in[k] = moved(m, f->in[k]);
     b->where = where;
     Value made = mdr_ir_node(b, op, f->attr, f->n_in, in);
-    if (!mdr_ir_has(made) || !accept(b->node[made.node])) return;
+    mdr_err_free(b->err);
+    b->err = NULL;
+    if (!mdr_ir_has(made) || !stands(old, b->node[made.node], f) || !accept(b->node[made.node])) return;
     for (int k = 0; k < op->n_out; k++)
         if (mdr_ir_has(f->out[k])) m->now[f->out[k].node][f->out[k].out] = mdr_ir_out(made, k);
 }
@@ -145,7 +157,7 @@ void mdr_ir_fuse(Builder *b, int n_rule, const OpDef *const *rule, bool (*accept
     b->n_node = 0;
     for (int32_t i = 0; i < n; i++) {
         keep_node(b, &m, i, old[i]);
-        for (; next < n_found && found[next].root == i; next++) put_fused(b, &m, found[next].op, &found[next].f, old[i]->where, accept);
+        for (; next < n_found && found[next].root == i; next++) put_fused(b, old, &m, found[next].op, &found[next].f, old[i]->where, accept);
     }
     outputs(b, &m);
     mdr_free(m.now);

@@ -163,6 +163,7 @@ MDR_API const Node *mdr_ir_node_at(const Builder *b, int32_t i);
 MDR_API Value mdr_ir_node(Builder *b, const OpDef *op, const void *attr, int n_in, const Value *in);
 static inline Value mdr_ir_out(Value v, int out) { v.out = v.node < 0 ? 0 : out; return v; }
 static inline bool mdr_ir_has(Value v) { return v.node >= 0; }
+static inline bool mdr_ir_same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 
 MDR_API Value mdr_ir_param(Builder *b, const char *name, Shape s, Init init);               /* MEMBER, STEP             */
 MDR_API Value mdr_ir_input(Builder *b, const char *name, Shape s, DType t, unsigned axes);

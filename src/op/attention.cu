@@ -257,7 +257,6 @@ static void run_attention(const Call *c, int64_t unit0, int64_t unit1)
 static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const AttentionAttr *)n->attr)->n_heads <= 1024; }
 
 /* ---- with the rotation inside; what is not bf16 is rounded as it comes ---- */
-typedef struct RopeAttentionAttr { AttentionAttr attention; double base; } RopeAttentionAttr;   /* as in rope_attention.c */
 
 static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
 {

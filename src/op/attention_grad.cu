@@ -465,7 +465,7 @@ static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
     const int32_t count = angle_count(c->node);
     s.vectors = all_bf16(a, &s) && s.vectors;
     MDR_LAUNCH(make_angles, mdr_grid(mdr_ceil_div(count, 128), 1, 1), 128, 0, c->stream, (float2 *)c->scratch, count,
-               log(((const RopeAttentionGradAttr *)c->node->attr)->base));
+               log(((const RopeAttentionAttr *)c->node->attr)->base));
     enqueue_8<true>(c, a, s, (const float4 *)c->scratch);
 }
 static bool turned_applies(const Node *n)

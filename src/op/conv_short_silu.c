@@ -52,7 +52,6 @@ static void compose_grad(Builder *b, const Node *n, const Value *in, Value *out)
     out[2] = mdr_ir_sum_rows(b, slope);
 }
 
-static bool same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 static bool is_silu(const Builder *b, Value v, const char *op)
 {
     return mdr_ir_is(b, v, op) && ((const UnaryAttr *)mdr_ir_node_at(b, v.node)->attr)->kind == UN_SILU;
@@ -83,7 +82,7 @@ static bool match_grad(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     const int32_t dx = mdr_ir_found(b, u, g, "conv_short_dx", 0), dw = mdr_ir_found(b, u, g, "conv_short_dw", 1), db = mdr_ir_found(b, u, g, "sum_rows", 0);
     const bool bias = mdr_ir_has(f->in[IN_B]);
     if (dx < 0 || dw < 0 || bias != (db >= 0) || mdr_ir_n_users(u, g) != 2 + bias || root < dx || root < dw || root < db) return false;
-    if (!same(mdr_ir_node_at(b, dx)->in[1], f->in[IN_W]) || !same(mdr_ir_node_at(b, dw)->in[0], f->in[IN_X])) return false;
+    if (!mdr_ir_same(mdr_ir_node_at(b, dx)->in[1], f->in[IN_W]) || !mdr_ir_same(mdr_ir_node_at(b, dw)->in[0], f->in[IN_X])) return false;
     f->n_in = 5;
     f->in[IN_DU] = mdr_ir_node_at(b, g.node)->in[2];
     if (mdr_ir_is(b, f->in[IN_DU], "add") && mdr_ir_only_user(u, f->in[IN_DU]) == g.node) {

@@ -11,7 +11,6 @@
 #include "op/cuda_attention.h"
 #include <math.h>
 
-typedef struct RopeAttentionGradAttr { AttentionAttr attention; double base; } RopeAttentionGradAttr;   /* as in rope_attention_grad.c */
 typedef struct GradArgs { Arg q, k, v, y, lse, dy, dlse, dq, dk, dv; } GradArgs;
 
 /* G: heads of a block. 8 warps: 128 registers a thread and 112 KB a block, two on a processor. */

@@ -11,7 +11,6 @@ enum { P = IN_DELTA, Z = 6, STATES, DOUT, N_INPUT };
 enum { DU, DP, DA, DB, DC, DD, DZ, DBIAS, N_OUTPUT };
 
 static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
-static bool same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 
 static Err *shape(Node *n)
 {
@@ -108,7 +107,7 @@ static int32_t through(const Builder *b, const Uses *u, Value dy, UnaryKind kind
     const int32_t r = mdr_ir_found(b, u, dy, "unary_grad", 2);
     if (r < 0) return -1;
     const Node *n = mdr_ir_node_at(b, r);
-    return ((const UnaryAttr *)n->attr)->kind == (int32_t)kind && same(n->in[0], x) ? r : -1;
+    return ((const UnaryAttr *)n->attr)->kind == (int32_t)kind && mdr_ir_same(n->in[0], x) ? r : -1;
 }
 static bool is_mul(const Node *n) { return ((const BinaryAttr *)n->attr)->kind == BIN_MUL; }
 /* The reader of y that multiplies it by x, or absent. */
@@ -118,7 +117,7 @@ static Value product(const Builder *b, const Uses *u, Value y, Value x)
         const Value v = {mdr_ir_user(u, y, i), 0};
         if (v.node == INT32_MAX || !mdr_ir_is(b, v, "binary")) continue;
         const Node *n = mdr_ir_node_at(b, v.node);
-        if (is_mul(n) && ((same(n->in[0], y) && same(n->in[1], x)) || (same(n->in[0], x) && same(n->in[1], y)))) return v;
+        if (is_mul(n) && ((mdr_ir_same(n->in[0], y) && mdr_ir_same(n->in[1], x)) || (mdr_ir_same(n->in[0], x) && mdr_ir_same(n->in[1], y)))) return v;
     }
     return MDR_ABSENT;
 }

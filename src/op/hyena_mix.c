@@ -7,7 +7,6 @@
 #ifdef MDR_DECLARE
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP, N_IN };
 
-static bool same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 
 static Err *shape(Node *n)
 {
@@ -52,8 +51,8 @@ static bool match(const Builder *b, const Uses *uses, int32_t root, Fusion *f)
     const Value c = skip->in[0], u = skip->in[1], x1 = skip->in[3];
     if (!mdr_ir_is(b, c, "conv_long") || !mdr_ir_is(b, u, "binary") || !mdr_ir_is(b, x1, "split") || x1.out != 0) return false;
     const Node *conv = mdr_ir_node_at(b, c.node), *mul = mdr_ir_node_at(b, u.node), *split = mdr_ir_node_at(b, x1.node);
-    if (((const ConvAttr *)conv->attr)->anticausal || !same(conv->in[0], u) || ((const BinaryAttr *)mul->attr)->kind != BIN_MUL) return false;
-    if (!same(mul->in[0], mdr_ir_out(x1, 2)) || !same(mul->in[1], mdr_ir_out(x1, 1))) return false;
+    if (((const ConvAttr *)conv->attr)->anticausal || !mdr_ir_same(conv->in[0], u) || ((const BinaryAttr *)mul->attr)->kind != BIN_MUL) return false;
+    if (!mdr_ir_same(mul->in[0], mdr_ir_out(x1, 2)) || !mdr_ir_same(mul->in[1], mdr_ir_out(x1, 1))) return false;
     if (split->n_out != 3 || !mdr_ir_is(b, split->in[0], "conv_short")) return false;
     const Node *before = mdr_ir_node_at(b, split->in[0].node);
     f->n_in = N_IN;

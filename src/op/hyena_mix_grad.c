@@ -13,7 +13,6 @@ enum { OUT_DZ, OUT_DW, OUT_DB, OUT_DSKIP };
 enum { FILTER_Z, FILTER_W, FILTER_B, FILTER_DY };
 
 static Value plain(Builder *b, const char *op, const void *attr, int n_in, const Value *in) { return mdr_ir_node(b, mdr_op_find(op)->def, attr, n_in, in); }
-static bool same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 static bool is(const Builder *b, int32_t node, const char *op) { return node >= 0 && strcmp(mdr_ir_node_at(b, node)->op->name, op) == 0; }
 static bool multiplies(const Builder *b, int32_t node) { return is(b, node, "binary") && ((const BinaryAttr *)mdr_ir_node_at(b, node)->attr)->kind == BIN_MUL; }
 static bool convolves(const Builder *b, int32_t node, bool anticausal)
@@ -84,7 +83,7 @@ static bool find_parts(const Builder *b, Value u, Value x1, Value *z, Value *w, 
     if (!split || split->op != &mdr_ir_op_split || split->n_out != 3 || !multiplies(b, u.node)) return false;
     const Node *product = mdr_ir_node_at(b, u.node);
     const Shape s = split->out[0].shape;
-    if (!same(product->in[0], mdr_ir_out(x1, 2)) || !same(product->in[1], mdr_ir_out(x1, 1))) return false;
+    if (!mdr_ir_same(product->in[0], mdr_ir_out(x1, 2)) || !mdr_ir_same(product->in[1], mdr_ir_out(x1, 1))) return false;
     if (!mdr_ir_is(b, split->in[0], "conv_short") || !mdr_shape_equal(s, split->out[1].shape) || !mdr_shape_equal(s, split->out[2].shape)) return false;
     const Node *conv = mdr_ir_node_at(b, split->in[0].node);
     *z = conv->in[0];
@@ -101,7 +100,7 @@ static const Node *find_gate(const Builder *b, Value dc, Value *u, Value *h)
     const Node *conv = mdr_ir_node_at(b, gate->in[0].node);
     *u = gate->in[1];
     *h = conv->in[1];
-    return same(conv->in[0], *u) ? gate : NULL;
+    return mdr_ir_same(conv->in[0], *u) ? gate : NULL;
 }
 
 static bool match_filter(const Builder *b, const Uses *u, int32_t root, Fusion *f)
@@ -111,7 +110,7 @@ static bool match_filter(const Builder *b, const Uses *u, int32_t root, Fusion *
     const Node *n = mdr_ir_node_at(b, root);
     Value from, h;
     const Node *gate = find_gate(b, n->in[1], &from, &h);
-    if (!gate || !same(from, n->in[0]) || !find_parts(b, from, gate->in[3], &f->in[FILTER_Z], &f->in[FILTER_W], &f->in[FILTER_B])) return false;
+    if (!gate || !mdr_ir_same(from, n->in[0]) || !find_parts(b, from, gate->in[3], &f->in[FILTER_Z], &f->in[FILTER_W], &f->in[FILTER_B])) return false;
     f->n_in = 4;
     f->in[FILTER_DY] = gate->in[4];
     f->out[0] = (Value){root, 0};
@@ -124,7 +123,7 @@ static bool find_outputs(const Builder *b, const Uses *u, Value ds, int32_t root
     const int32_t dx = mdr_ir_found(b, u, ds, "conv_short_dx", 0), dw = mdr_ir_found(b, u, ds, "conv_short_dw", 1);
     const int32_t db = mdr_ir_found(b, u, ds, "sum_rows", 0), last = dx > dw ? dx : dw;
     if (dx < 0 || dw < 0 || (db > last ? db : last) != root || mdr_ir_n_users(u, ds) != 2 + (db >= 0)) return false;
-    if (!same(mdr_ir_node_at(b, dx)->in[1], f->in[IN_W]) || !same(mdr_ir_node_at(b, dw)->in[0], f->in[IN_Z])) return false;
+    if (!mdr_ir_same(mdr_ir_node_at(b, dx)->in[1], f->in[IN_W]) || !mdr_ir_same(mdr_ir_node_at(b, dw)->in[0], f->in[IN_Z])) return false;
     if (!mdr_shape_equal(mdr_ir_node_at(b, dx)->out[0].shape, mdr_ir_type(b, f->in[IN_Z]).shape)) return false;
     if (!mdr_shape_equal(mdr_ir_node_at(b, dw)->out[0].shape, mdr_ir_type(b, f->in[IN_W]).shape)) return false;
     f->out[OUT_DZ] = (Value){dx, 0};
@@ -141,15 +140,15 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     if (!join || join->n_in != 3 || !multiplies(b, join->in[1].node) || !multiplies(b, join->in[2].node)) return false;
     const Node *dx2 = mdr_ir_node_at(b, join->in[1].node), *dv = mdr_ir_node_at(b, join->in[2].node);
     const Node *sum = mdr_ir_is(b, dx2->in[0], "add") ? mdr_ir_node_at(b, dx2->in[0].node) : NULL;      /* du                     */
-    if (!sum || sum->n_in != 2 || !same(dx2->in[0], dv->in[0]) || !convolves(b, sum->in[1].node, true)) return false;
+    if (!sum || sum->n_in != 2 || !mdr_ir_same(dx2->in[0], dv->in[0]) || !convolves(b, sum->in[1].node, true)) return false;
     const Node *conv = mdr_ir_node_at(b, sum->in[1].node);
     const Value dc = conv->in[0];
     Value from, h;
     const Node *gate = find_gate(b, dc, &from, &h);
-    if (!gate || !same(conv->in[1], h) || !same(sum->in[0], mdr_ir_out(dc, 1)) || !same(join->in[0], mdr_ir_out(dc, 2))) return false;
+    if (!gate || !mdr_ir_same(conv->in[1], h) || !mdr_ir_same(sum->in[0], mdr_ir_out(dc, 1)) || !mdr_ir_same(join->in[0], mdr_ir_out(dc, 2))) return false;
     const Value x1 = gate->in[3];
     if (!find_parts(b, from, x1, &f->in[IN_Z], &f->in[IN_W], &f->in[IN_B])) return false;
-    if (!same(dx2->in[1], mdr_ir_out(x1, 2)) || !same(dv->in[1], mdr_ir_out(x1, 1))) return false;
+    if (!mdr_ir_same(dx2->in[1], mdr_ir_out(x1, 2)) || !mdr_ir_same(dv->in[1], mdr_ir_out(x1, 1))) return false;
     f->n_in = N_IN;
     f->in[IN_H] = h;
     f->in[IN_SKIP] = gate->in[2];

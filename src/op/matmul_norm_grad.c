@@ -59,7 +59,6 @@ static Value middle(const Builder *b, const Uses *u, int32_t i)
         }
     return MDR_ABSENT;
 }
-static bool same(Value a, Value b) { return a.node == b.node && a.out == b.out; }
 
 /* The last node is the gain's gradient, x's or the sum of that and dres. */
 static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
@@ -70,7 +69,7 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     const int32_t grad = mdr_ir_found(b, u, e, "rmsnorm_grad", 3), dw = mdr_ir_found(b, u, e, "rmsnorm_dw", 2);
     if (!((const MatmulAttr *)product->attr)->transposed || (product->n_in > 2 && mdr_ir_has(product->in[2])) || grad < 0 || dw < 0) return false;
     const Node *g = mdr_ir_node_at(b, grad), *d = mdr_ir_node_at(b, dw);
-    if (!same(g->in[0], d->in[0]) || !same(g->in[2], d->in[1])) return false;
+    if (!mdr_ir_same(g->in[0], d->in[0]) || !mdr_ir_same(g->in[2], d->in[1])) return false;
     const int32_t sum = added(b, u, (Value){grad, 0});
     f->n_in = 6;
     f->in[0] = product->in[0];

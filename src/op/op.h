@@ -109,6 +109,8 @@ MDR_API Value mdr_op_rope(Builder *b, Value x, int32_t n_heads, double base);
 /* Causal softmax attention, heads side by side in the columns: q, k, v [L, H*d] -> y [L, H*d], lse [L, H]. window w > 0:
  * position t sees t-w .. t; 0: all before. Scores are scaled by d^-1/2. */
 typedef struct AttentionAttr { int32_t n_heads, window; } AttentionAttr;
+/* Of the fused rope_attention and its gradient: q and k come unrotated. */
+typedef struct RopeAttentionAttr { AttentionAttr attention; double base; } RopeAttentionAttr;
 MDR_API Value mdr_op_attention(Builder *b, Value q, Value k, Value v, AttentionAttr a);
 /* Attention of one new position over kept rows, the newest last: q [1, H*d], k, v [W, H*d], t [1]: as a real number, how many
  * rows came before it (of which the last W-1 are kept): rows older than that are not seen. -> y [1, H*d], weights [W, H]. */

@@ -3,7 +3,6 @@
 #include "op/reference.h"
 
 #ifdef MDR_DECLARE
-typedef struct RopeAttentionAttr { AttentionAttr attention; double base; } RopeAttentionAttr;   /* as in attention.cu */
 
 /* in: q, k, v [L, H*d]; out: y [L, H*d], lse [L, H] */
 static Err *shape(Node *n)

@@ -5,13 +5,12 @@
 #include "op/reference.h"
 
 #ifdef MDR_DECLARE
-typedef struct RopeAttentionGradAttr { AttentionAttr attention; double base; } RopeAttentionGradAttr;   /* as in cuda_attention_grad.h */
 
 static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 
 static Err *shape(Node *n)
 {
-    const RopeAttentionGradAttr *a = n->attr;
+    const RopeAttentionAttr *a = n->attr;
     Shape q = n->in_type[0].shape, lse = mdr_shape2(q.d[0], a->attention.n_heads);
     char x[64], y[64];
     if (a->attention.n_heads < 1 || q.rank != 2 || q.d[1] % (2 * a->attention.n_heads) != 0)
@@ -27,14 +26,14 @@ static Err *shape(Node *n)
     return NULL;
 }
 
-static Value turned(Builder *b, const RopeAttentionGradAttr *a, Value x, int32_t sign)
+static Value turned(Builder *b, const RopeAttentionAttr *a, Value x, int32_t sign)
 {
     const RopeAttr r = {a->attention.n_heads, sign, a->base};
     return mdr_ir_node(b, the("rope"), &r, 1, &x);
 }
 static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 {
-    const RopeAttentionGradAttr *a = n->attr;
+    const RopeAttentionAttr *a = n->attr;
     Value with[7] = {turned(b, a, in[0], 1), turned(b, a, in[1], 1), in[2], in[3], in[4], in[5], in[6]};
     Value g = mdr_ir_node(b, the("attention_grad"), &a->attention, 7, with);
     out[0] = turned(b, a, g, -1);
@@ -48,7 +47,7 @@ static Cost cost(const Node *n)
     Cost c = the("attention_grad")->cost(n);
     const double size = (double)mdr_numel(n->in_type[0].shape);
     c.bytes += 4 * 8 * size;
-    c.exps += 4 * size / ((const RopeAttentionGradAttr *)n->attr)->attention.n_heads;
+    c.exps += 4 * size / ((const RopeAttentionAttr *)n->attr)->attention.n_heads;
     return c;
 }
 
@@ -79,12 +78,12 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     for (int i = 2; i < 7; i++) f->in[i] = grad->in[i];
     f->out[2] = dv;
     f->n_in = 7;
-    memcpy(f->attr, &(const RopeAttentionGradAttr){*a, r->base}, sizeof(RopeAttentionGradAttr));
+    memcpy(f->attr, &(const RopeAttentionAttr){*a, r->base}, sizeof(RopeAttentionAttr));
     return true;
 }
 
 #define CASE(text, rows, heads, w, dlse)                                                                               \
-    {.name = text, .attr = &(const RopeAttentionGradAttr){{heads, w}, 10000.0}, .n_in = 7, .lo = -1, .hi = 1,          \
+    {.name = text, .attr = &(const RopeAttentionAttr){{heads, w}, 10000.0}, .n_in = 7, .lo = -1, .hi = 1,          \
      .in = {{2, {rows, (heads) * 8}}, {2, {rows, (heads) * 8}}, {2, {rows, (heads) * 8}}, {2, {rows, (heads) * 8}},    \
             {2, {rows, heads}}, {2, {rows, (heads) * 8}}, {(dlse) ? 2 : 0, {rows, heads}}}}
 static const OpCase cases[] = {
@@ -93,7 +92,7 @@ static const OpCase cases[] = {
     CASE("one row", 1, 2, 0, 1), {0}};
 static const OpDef def = {.name = "rope_attention_grad",
     .equation = "dq, dk, dv = attention_grad(rope(q), rope(k), v, y, lse, dy, dlse), dq and dk turned back",
-    .attr_size = sizeof(RopeAttentionGradAttr), .min_in = 7, .max_in = 7, .n_out = 3, .optional = 1u << 6, .shape = shape, .compose = compose,
+    .attr_size = sizeof(RopeAttentionAttr), .min_in = 7, .max_in = 7, .n_out = 3, .optional = 1u << 6, .shape = shape, .compose = compose,
     .cost = cost, .cases = cases, .match = match};
 
 const OpRow mdr_op_rows_rope_attention_grad[] = {{&def, {0}, {0}}, {0}};
