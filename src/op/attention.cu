@@ -273,11 +273,6 @@ static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
     }
     enqueue_8(c, s, turns);
 }
-static bool turned_applies(const Node *n)
-{
-    const Shape q = n->in_type[0].shape;
-    return q.d[1] == 8 * ((const AttentionAttr *)n->attr)->n_heads && q.d[0] <= HEAD_ROWS;
-}
 
 extern "C" const CudaRow mdr_cuda_rows_attention[] = {
     {"attention", {run_attention, NULL, NULL, {}}, applies, 0, 1u << 1},

@@ -468,11 +468,6 @@ static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
                log(((const RopeAttentionAttr *)c->node->attr)->base));
     enqueue_8<true>(c, a, s, (const float4 *)c->scratch);
 }
-static bool turned_applies(const Node *n)
-{
-    const Shape q = n->in_type[0].shape;
-    return q.d[1] == 8 * ((const AttentionAttr *)n->attr)->n_heads && q.d[0] <= HEAD_ROWS;
-}
 
 extern "C" const CudaRow mdr_cuda_rows_attention_grad[] = {
     {"attention_grad", {run_attention_grad, NULL, NULL, {}}, applies, 1u << 4 | 1u << 6, 0},

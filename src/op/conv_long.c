@@ -11,7 +11,6 @@
 #ifdef MDR_DECLARE
 KernelFn conv_direct_dh_f32, conv_direct_dh_f64;      /* conv_direct.c                                                    */
 
-static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 static bool is_short(const Node *n) { return n->in_type[0].shape.d[0] < MDR_CONV_FFT_FROM; }
 
 static Err *shape(Node *n)
@@ -25,8 +24,8 @@ static Err *shape(Node *n)
 }
 
 /* Counted as what a CPU makes of it, whatever a GPU does: a spec's count does not depend on the device. */
-static Cost cost(const Node *n) { return the(is_short(n) ? "conv_direct" : "conv_fft")->cost(n); }
-static Cost cost_dh(const Node *n) { return the(is_short(n) ? "conv_direct_dh" : "conv_fft_dh")->cost(n); }
+static Cost cost(const Node *n) { return mdr_op_def(is_short(n) ? "conv_direct" : "conv_fft")->cost(n); }
+static Cost cost_dh(const Node *n) { return mdr_op_def(is_short(n) ? "conv_direct_dh" : "conv_fft_dh")->cost(n); }
 
 enum { SHARED = 1 + MDR_AXIS_MEMBER };
 static const OpCase cases_dh[] = {
@@ -52,10 +51,10 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
     const ConvAttr direct = *(const ConvAttr *)n->attr;
     const FftAttr fft = {direct.anticausal};
     if (is_short(n)) {
-        out[0] = mdr_ir_node(b, the("conv_direct"), &direct, 2, in);
+        out[0] = mdr_ir_node(b, mdr_op_def("conv_direct"), &direct, 2, in);
     } else {
-        Value with[2] = {in[0], mdr_ir_node(b, the("spectrum"), NULL, 1, &in[1])};
-        out[0] = mdr_ir_node(b, the("conv_fft"), &fft, 2, with);
+        Value with[2] = {in[0], mdr_ir_node(b, mdr_op_def("spectrum"), NULL, 1, &in[1])};
+        out[0] = mdr_ir_node(b, mdr_op_def("conv_fft"), &fft, 2, with);
     }
 }
 

@@ -95,7 +95,7 @@ template <int SIZE, int TAPS, bool SILU> static __global__ __launch_bounds__(THR
                 v[i] = bias[i];
 #pragma unroll
                 for (int j = 0; j < TAPS; j++) v[i] = fmaf(w[j][i], x[(b - j + TAPS) % TAPS][i], v[i]);
-                if (SILU) v[i] *= __fdividef(1.0f, 1.0f + fast_exp2(-1.44269504f * v[i]));
+                if (SILU) v[i] *= fast_sigmoid(v[i]);
             }
             if (t + b < t1) store<SIZE>(a.y, row_from(to, t + b, a.y), v);
         }

@@ -7,7 +7,6 @@
 
 #ifdef MDR_DECLARE
 enum { IN_X, IN_W, IN_B, IN_DU, IN_DU2 };
-static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 
 static Err *check(const Node *n)
 {
@@ -20,7 +19,7 @@ static Err *check(const Node *n)
 static Err *shape(Node *n)
 {
     MDR_TRY(check(n));
-    return the("conv_short")->shape(n);
+    return mdr_op_def("conv_short")->shape(n);
 }
 static Err *shape_grad(Node *n)
 {
@@ -28,7 +27,7 @@ static Err *shape_grad(Node *n)
     for (int i = IN_DU; i < n->n_in; i++)
         if (n->in[i].node >= 0 && !mdr_shape_equal(n->in_type[i].shape, n->in_type[IN_X].shape))
             return mdr_ir_shape_error(n, "x and the gradient of u differ in shape");
-    MDR_TRY(the("conv_short")->shape(n));
+    MDR_TRY(mdr_op_def("conv_short")->shape(n));
     n->out[1].shape = n->in_type[IN_W].shape;
     n->out[2].shape = mdr_shape1(n->in_type[IN_W].shape.d[1]);
     return NULL;
@@ -44,11 +43,11 @@ static void compose_grad(Builder *b, const Node *n, const Value *in, Value *out)
     const UnaryAttr silu = {.kind = UN_SILU};
     const Value z = mdr_op_conv_short(b, in[IN_X], in[IN_W], in[IN_B]);
     Value g[3] = {z, MDR_ABSENT, n->n_in > IN_DU2 && mdr_ir_has(in[IN_DU2]) ? mdr_op_add(b, in[IN_DU], in[IN_DU2]) : in[IN_DU]};
-    const Value slope = mdr_ir_node(b, the("unary_grad"), &silu, 3, g);
+    const Value slope = mdr_ir_node(b, mdr_op_def("unary_grad"), &silu, 3, g);
     const Value with_w[2] = {slope, in[IN_W]}, with_x[2] = {in[IN_X], slope};
     /* their attributes are one int32_t: columns of x, taps */
-    out[0] = mdr_ir_node(b, the("conv_short_dx"), &n->in_type[IN_W].shape.d[1], 2, with_w);
-    out[1] = mdr_ir_node(b, the("conv_short_dw"), &n->in_type[IN_W].shape.d[0], 2, with_x);
+    out[0] = mdr_ir_node(b, mdr_op_def("conv_short_dx"), &n->in_type[IN_W].shape.d[1], 2, with_w);
+    out[1] = mdr_ir_node(b, mdr_op_def("conv_short_dw"), &n->in_type[IN_W].shape.d[0], 2, with_x);
     out[2] = mdr_ir_sum_rows(b, slope);
 }
 
@@ -100,14 +99,14 @@ static bool match_grad(const Builder *b, const Uses *u, int32_t root, Fusion *f)
 
 static Cost cost(const Node *n)
 {
-    Cost c = the("conv_short")->cost(n);
+    Cost c = mdr_op_def("conv_short")->cost(n);
     c.exps += (double)mdr_numel(n->out[0].shape);
     return c;
 }
 static Cost cost_grad(const Node *n)
 {
     const double elements = (double)mdr_numel(n->out[0].shape);
-    Cost c = the("conv_short")->cost(n);
+    Cost c = mdr_op_def("conv_short")->cost(n);
     c.flops *= 3;
     c.bytes += 4 * 2 * elements;
     c.exps += elements;

@@ -76,10 +76,10 @@ template <int TAPS> static __device__ __forceinline__ void copy_rows(const Grad 
     }
     copy_commit();
 }
-/* d silu'(z); a large -z makes the exponential infinite and the sigmoid 0. */
+/* d silu'(z) */
 static __device__ __forceinline__ float silu_grad(float z, float d)
 {
-    const float s = __fdividef(1.0f, 1.0f + fast_exp2(-1.44269504f * z));
+    const float s = fast_sigmoid(z);
     return d * (s * fmaf(z, 1.0f - s, 1.0f));
 }
 

@@ -91,6 +91,15 @@ static __device__ __forceinline__ float fast_exp2(float x)
 #endif
 }
 
+/* 1 / (1 + e^-x) to about 1e-6 relative; 0 far below, where the exponential is infinite. */
+static __device__ __forceinline__ float fast_sigmoid(float x) { return __fdividef(1.0f, 1.0f + fast_exp2(-1.44269504f * x)); }
+/* Over four neighbouring lanes, the same in each. */
+static __device__ __forceinline__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 static inline int64_t mdr_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* A grid of x by y by members. */
 static inline dim3 mdr_grid(int64_t x, int64_t y, int32_t members) { return dim3((unsigned)x, (unsigned)y, (unsigned)members); }

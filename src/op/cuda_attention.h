@@ -183,11 +183,6 @@ template <int D, int RC> static __device__ __forceinline__ void write_rows(uint4
         ((uint32_t *)(tile + tile_at<RC>(row0 + g + 8, chunk0 + e)))[t] = pack_bf16(acc[e][2] * high, acc[e][3] * high);
     }
 }
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
 
 /* ---- plain: a row is spread over `lanes` neighbouring threads, float4 by float4; tiles are [rows][DM * lanes] floats ---- */
 enum { PLAIN_THREADS = 128 };
@@ -276,5 +271,24 @@ template <int DM> static __device__ __forceinline__ void plain_add(float (&x)[DM
         x[4 * i + 2] += w * y.z;
         x[4 * i + 3] += w * y.w;
     }
+}
+
+/* ---- heads of up to 8: all rows of a head in one block (cuda_attention_heads.h, cuda_attention_grad.h) ---- */
+enum { HEAD_ROWS = 2048 };            /* beyond, shared memory does not hold them                                          */
+/* Those that turn q and k themselves: a head of 8 is one piece of 16 bytes. */
+static inline bool turned_applies(const Node *n)
+{
+    const Shape q = n->in_type[0].shape;
+    return q.d[1] == 8 * ((const AttentionAttr *)n->attr)->n_heads && q.d[0] <= HEAD_ROWS;
+}
+/* A row of a head that does not lie as such a piece. */
+static __device__ __noinline__ uint4 get_elements(const void *data, int size, int64_t from, int d)
+{
+    uint32_t w[4];
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = i >= d ? 0.0f : size == 2 ? to_float(((const bf16 *)data)[from + i]) : ((const float *)data)[from + i];
+    for (int i = 0; i < 4; i++) w[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
+    return make_uint4(w[0], w[1], w[2], w[3]);
 }
 #endif

@@ -48,15 +48,6 @@ static __device__ __forceinline__ float2 turn_back(float2 x, const float4 *table
 }
 
 /* ---- a row of a head: 16 bytes of bf16, zeros where there is none ---- */
-static __device__ __noinline__ uint4 get_elements(const void *data, int size, int64_t from, int d)
-{
-    uint32_t w[4];
-    float x[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) x[i] = i >= d ? 0.0f : size == 2 ? to_float(((const bf16 *)data)[from + i]) : ((const float *)data)[from + i];
-    for (int i = 0; i < 4; i++) w[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
 static __device__ __forceinline__ uint4 get_head(const Arg &a, const AttentionShape &s, const Spot &at, int row, int head)
 {
     if (row >= s.rows || head >= s.heads) return make_uint4(0, 0, 0, 0);
@@ -305,7 +296,6 @@ template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_S
 }
 
 /* ---- host ---- */
-enum { HEAD_ROWS = 2048 };            /* as many rows of a head as 16 warps own keys; beyond, attention_grad.cu's two kernels */
 
 template <class P> static void enqueue_heads(const Call *c, const GradArgs &a, AttentionShape s, const float4 *table)
 {

@@ -46,15 +46,6 @@ static __device__ __forceinline__ void powers(float (&s)[4])
     s[3] = exp2_by_cubic(s[3]);
 }
 
-static __device__ __noinline__ uint4 get_elements(const void *data, int size, int64_t from, int d)
-{
-    uint32_t w[4];
-    float x[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) x[i] = i >= d ? 0.0f : size == 2 ? to_float(((const bf16 *)data)[from + i]) : ((const float *)data)[from + i];
-    for (int i = 0; i < 4; i++) w[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
 /* q, k and v of the block's heads into shared memory, zeros where there is none. */
 template <class P> static __device__ __forceinline__ void load_heads(uint4 *tile, const HeadArgs &a, const AttentionShape &s, const Place &p)
 {
@@ -369,7 +360,6 @@ template <int G, int W, bool WINDOW> static void enqueue_heads(const Call *c, At
     MDR_ALLOW_SHARED(attend_heads<P>, P::bytes(s.tile));
     MDR_LAUNCH((attend_heads<P>), attention_grid(c, s), P::THREADS, P::bytes(s.tile), c->stream, a, turns, c->n_seq, s);
 }
-enum { HEAD_ROWS = 2048 };            /* beyond, shared memory does not hold the keys: attend */
 template <bool WINDOW> static void enqueue_rows(const Call *c, const AttentionShape &s, const Turns &turns)
 {
     if (s.rows <= 128) enqueue_heads<8, 1, WINDOW>(c, s, turns);

@@ -48,6 +48,24 @@ template <int NG> static __device__ __forceinline__ void copy_image(unsigned cha
         for (int32_t n = row; n < 32 * NG; n += (int32_t)blockDim.x / 8) copy_16(at + n * 64, from + n * w.ld, true);
     }
 }
+/* All of the image, asked for in the order in which stages are waited for. */
+template <int NG, int STAGES> static __device__ __forceinline__ void ask_image(unsigned char *to, const Image &w, int32_t m, const Arrival &a)
+{
+#pragma unroll 1
+    for (int i = 0; i < STAGES || i < 1; i++) {
+        copy_image<NG>(to, w, m, a, i);
+        copy_commit();
+    }
+}
+/* What was written beside the image (vectors) is there for all; without stages the image is, too. */
+template <int STAGES> static __device__ __forceinline__ void begin_whole(Arrival *a)
+{
+    if (STAGES == 0) {
+        copy_wait<0>();
+        a->seen = a->chunks;
+    }
+    __syncthreads();
+}
 /* Before chunk c is read, by all warps of the block alike: this thread's copies up to stage number `stage` are there. */
 static __device__ __forceinline__ void see(Arrival *a, int32_t c, int32_t stage)
 {
@@ -136,11 +154,17 @@ static __device__ __forceinline__ void scatter_8(const float v[8], float (*acc)[
 #pragma unroll
     for (int j = 0; j < 8; j++) acc[j / 2][2 * half + j % 2] = v[j];
 }
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
+
+/* ---- host: x is input 0, the result output 0 ---- */
+static inline int64_t inner_of(const Node *n) { return mdr_cols(n->in_type[0].shape); }
+static inline int64_t cols_of(const Node *n) { return mdr_cols(n->out[0].shape); }
+/* Absent, or the same for all sequences of a step. */
+static inline bool of_a_step(const Node *n, int k) { return n->in[k].node < 0 || !(n->in_type[k].axes & MDR_AXIS_SEQ); }
+static inline bool plain_or_absent(const Panel &p) { return !p.a.data || plain_bf16(p); }
+/* launch<groups of columns, stages>; no stages: operands of any kind. */
+#define WHOLE_LAUNCH(launch, cols, stages)                                                                             \
+    ((cols) == 32 ? ((stages) ? launch<1, 6> : launch<1, 0>) : (cols) == 64 ? ((stages) ? launch<2, 6> : launch<2, 0>) : \
+     (stages) == 12 ? launch<4, 12> : (stages) == 6 ? launch<4, 6> : (stages) == 3 ? launch<4, 3> : launch<4, 0>)
 
 /* Shared memory: the image, `vectors` vectors of a column each, the rings. */
 static inline int64_t whole_bytes(int64_t inner, int64_t cols, int vectors, int warps, int stages)

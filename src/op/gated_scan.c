@@ -7,12 +7,11 @@
 enum { IN_U, IN_P, IN_A, IN_B, IN_C, IN_D, IN_Z, N_IN };
 enum { OUT, OUT_STATES };
 
-static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 
 static Err *shape(Node *n)
 {
     if (!mdr_shape_equal(n->in_type[IN_Z].shape, n->in_type[IN_U].shape)) return mdr_ir_shape_error(n, "z and u must be of one shape");
-    return the("selective_scan")->shape(n);
+    return mdr_op_def("selective_scan")->shape(n);
 }
 
 static void compose(Builder *b, const Node *n, const Value *in, Value *out)
@@ -23,13 +22,6 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
     out[OUT_STATES] = mdr_ir_out(y, OUT_STATES);
 }
 
-/* The node that makes v, if it is this function of its input. */
-static const Node *function(const Builder *b, Value v, UnaryKind kind)
-{
-    const Node *n = mdr_ir_is(b, v, "unary") ? mdr_ir_node_at(b, v.node) : NULL;
-    return n && ((const UnaryAttr *)n->attr)->kind == (int32_t)kind ? n : NULL;
-}
-
 static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
 {
     (void)u;
@@ -38,8 +30,8 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     const int scan_at = mdr_ir_is(b, mul->in[0], "selective_scan") ? 0 : 1;
     const Value y = mul->in[scan_at];
     if (!mdr_ir_is(b, y, "selective_scan") || y.out != 0) return false;
-    const Node *scan = mdr_ir_node_at(b, y.node), *softplus = function(b, scan->in[IN_P], UN_SOFTPLUS),
-               *silu = function(b, mul->in[1 - scan_at], UN_SILU);
+    const Node *scan = mdr_ir_node_at(b, y.node), *softplus = mdr_op_unary_of(b, scan->in[IN_P], UN_SOFTPLUS),
+               *silu = mdr_op_unary_of(b, mul->in[1 - scan_at], UN_SILU);
     if (!softplus || !silu || !mdr_shape_equal(silu->out[0].shape, scan->out[0].shape)) return false;
     f->n_in = N_IN;
     for (int i = 0; i < IN_Z; i++) f->in[i] = scan->in[i];
@@ -53,7 +45,7 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
 /* selective_scan's, and element by element: softplus 2, silu 1, the product. */
 static Cost cost(const Node *n)
 {
-    Cost r = the("selective_scan")->cost(n);
+    Cost r = mdr_op_def("selective_scan")->cost(n);
     r.exps += 3.0 * (double)mdr_numel(n->in_type[IN_U].shape);
     return r;
 }

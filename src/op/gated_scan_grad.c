@@ -10,7 +10,6 @@
 enum { P = IN_DELTA, Z = 6, STATES, DOUT, N_INPUT };
 enum { DU, DP, DA, DB, DC, DD, DZ, DBIAS, N_OUTPUT };
 
-static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 
 static Err *shape(Node *n)
 {
@@ -33,35 +32,7 @@ static Value gradient(Builder *b, UnaryKind kind, Value x, Value dy)
 {
     const UnaryAttr a = {.kind = (int32_t)kind};
     const Value in[3] = {x, MDR_ABSENT, dy};
-    return mdr_ir_node(b, the("unary_grad"), &a, 3, in);
-}
-static Value per_state(Builder *b, Value row, int32_t cols, int32_t n_state)
-{
-    return mdr_ir_expand(b, mdr_ir_reshape(b, row, mdr_shape1(cols)), n_state, true);
-}
-
-/* One token of the recurrence: carry h [C, N]; u, delta [1, C], B, C [1, N]; a [C, N], d [C]. */
-static Graph *one_token(Builder *b, const Node *n, int32_t cols, int32_t n_state)
-{
-    const unsigned both = MDR_AXIS_SEQ | MDR_AXIS_MEMBER;
-    Builder *s = mdr_ir_builder();
-    Value h = mdr_ir_input(s, "h", mdr_shape2(cols, n_state), DT_REAL, both);
-    Value u = mdr_ir_input(s, "u", mdr_shape2(1, cols), DT_REAL, both);
-    Value delta = mdr_ir_input(s, "delta", mdr_shape2(1, cols), DT_REAL, both);
-    Value bm = mdr_ir_input(s, "B", mdr_shape2(1, n_state), DT_REAL, both);
-    Value cm = mdr_ir_input(s, "C", mdr_shape2(1, n_state), DT_REAL, both);
-    Value a = mdr_ir_input(s, "a", mdr_shape2(cols, n_state), DT_REAL, n->in_type[IN_A].axes | MDR_AXIS_MEMBER);
-    Value d = mdr_ir_input(s, "d", mdr_shape1(cols), DT_REAL, n->in_type[IN_D].axes | MDR_AXIS_MEMBER);
-    Value decay = mdr_op_unary(s, UN_EXP, 0.0, mdr_op_mul(s, per_state(s, delta, cols, n_state), a));
-    Value inject = mdr_op_mul(s, per_state(s, mdr_op_mul(s, delta, u), cols, n_state), mdr_ir_reshape(s, bm, mdr_shape1(n_state)));
-    Value next = mdr_op_add(s, mdr_op_mul(s, decay, h), inject);
-    Value read = mdr_ir_sum_cols(s, mdr_op_mul(s, next, mdr_ir_reshape(s, cm, mdr_shape1(n_state))));
-    mdr_ir_output(s, next);
-    mdr_ir_output(s, mdr_op_add(s, mdr_ir_reshape(s, read, mdr_shape2(1, cols)), mdr_op_mul(s, u, d)));
-    Graph *g = NULL;
-    Err *e = mdr_ir_finish(s, &g);
-    if (e) mdr_ir_fail(b, e);
-    return g;
+    return mdr_ir_node(b, mdr_op_def("unary_grad"), &a, 3, in);
 }
 /* y of the states, chunk by chunk. A row of states is [N, C]: the identity turns it. */
 static Value remade(Builder *b, const Node *n, const Value *in, Value delta)
@@ -73,7 +44,7 @@ static Value remade(Builder *b, const Node *n, const Value *in, Value delta)
     mdr_free(one);
     for (int32_t q = 0; q * SCAN_CHUNK < rows; q++) {
         const int32_t t0 = q * SCAN_CHUNK, len = rows - t0 < SCAN_CHUNK ? rows - t0 : SCAN_CHUNK;
-        Graph *body = one_token(b, n, cols, n_state);
+        Graph *body = mdr_scan_token(b, n, cols, n_state);
         if (!body) return y;
         Value h = mdr_op_matmul_tn(b, mdr_ir_reshape(b, mdr_ir_rows(b, in[STATES], q, 1), mdr_shape2(n_state, cols)), identity), to[2];
         Value from[7] = {h, mdr_ir_rows(b, in[IN_U], t0, len), mdr_ir_rows(b, delta, t0, len), mdr_ir_rows(b, in[IN_B], t0, len),
@@ -88,7 +59,7 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 {
     Value delta = mdr_op_unary(b, UN_SOFTPLUS, 0.0, in[P]);
     Value v[8] = {in[IN_U], delta, in[IN_A], in[IN_B], in[IN_C], in[IN_D], in[STATES], mdr_op_mul(b, in[DOUT], mdr_op_unary(b, UN_SILU, 0.0, in[Z]))};
-    Value g = mdr_ir_node(b, the("selective_scan_grad"), NULL, 8, v);
+    Value g = mdr_ir_node(b, mdr_op_def("selective_scan_grad"), NULL, 8, v);
     for (int i = DU; i <= DD; i++) out[i] = mdr_ir_out(g, i);
     out[DP] = gradient(b, UN_SOFTPLUS, in[P], out[DP]);
     out[DBIAS] = mdr_ir_sum_rows(b, out[DP]);
@@ -96,11 +67,6 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 }
 
 /* ---- the pattern ---- */
-static const Node *unary_of(const Builder *b, Value v, UnaryKind kind)
-{
-    const Node *n = mdr_ir_is(b, v, "unary") ? mdr_ir_node_at(b, v.node) : NULL;
-    return n && ((const UnaryAttr *)n->attr)->kind == (int32_t)kind ? n : NULL;
-}
 /* The reader of dy that is the gradient of such a function of x, or -1. */
 static int32_t through(const Builder *b, const Uses *u, Value dy, UnaryKind kind, Value x)
 {
@@ -125,12 +91,12 @@ static Value product(const Builder *b, const Uses *u, Value y, Value x)
 static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
 {
     if (!mdr_ir_is(b, (Value){root, 0}, "selective_scan_grad")) return false;
-    const Node *g = mdr_ir_node_at(b, root), *softplus = unary_of(b, g->in[IN_DELTA], UN_SOFTPLUS);
+    const Node *g = mdr_ir_node_at(b, root), *softplus = mdr_op_unary_of(b, g->in[IN_DELTA], UN_SOFTPLUS);
     const Value dy = g->in[IN_DY], states = g->in[IN_STATES];
     if (!softplus || !mdr_ir_is(b, states, "selective_scan") || !mdr_ir_is(b, dy, "binary")) return false;
     const Node *gate = mdr_ir_node_at(b, dy.node);
-    const int silu_at = unary_of(b, gate->in[1], UN_SILU) ? 1 : 0;
-    const Node *silu = unary_of(b, gate->in[silu_at], UN_SILU);
+    const int silu_at = mdr_op_unary_of(b, gate->in[1], UN_SILU) ? 1 : 0;
+    const Node *silu = mdr_op_unary_of(b, gate->in[silu_at], UN_SILU);
     if (!silu || !is_mul(gate) || !mdr_shape_equal(silu->out[0].shape, g->out[0].shape)) return false;
     const Value p = softplus->in[0], z = silu->in[0], dout = gate->in[1 - silu_at];
     const int32_t dz = through(b, u, product(b, u, (Value){states.node, OUT_Y}, dout), UN_SILU, z);
@@ -152,7 +118,7 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
 /* selective_scan_grad's, y once more (2 flops a state), and element by element: softplus 2 and its slope 1, silu 1. */
 static Cost cost(const Node *n)
 {
-    Cost r = the("selective_scan_grad")->cost(n);
+    Cost r = mdr_op_def("selective_scan_grad")->cost(n);
     const double all = (double)mdr_numel(n->in_type[IN_U].shape);
     r.flops += 2.0 * all * (double)n->in_type[IN_A].shape.d[1];
     r.exps += 4.0 * all;

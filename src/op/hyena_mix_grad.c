@@ -65,13 +65,13 @@ static void compose_filter(Builder *b, const Node *n, const Value *in, Value *ou
     Value part[3], u = parts(b, n, in, part), both[2] = {u, mdr_op_mul(b, in[FILTER_DY], part[0])};
     out[0] = plain(b, "conv_long_dh", NULL, 2, both);
 }
-/* Multiplications of the plain ops; what is recomputed is not counted, as nowhere else. */
+/* As executed: the forward's convolutions once more, then what the plain ops do. */
 static Cost cost(const Node *n)
 {
     const Shape dy = n->in_type[n->n_in < N_IN ? FILTER_DY : IN_DY].shape, z = n->in_type[IN_Z].shape;
-    const double rows = dy.d[0], cols = dy.d[1];
-    if (n->n_in < N_IN) return (Cost){.flops = rows * (rows + 1) * cols, .bytes = 4 * rows * (2 * cols + z.d[1])};
-    return (Cost){.flops = rows * (rows + 1) * cols + 12 * rows * cols * n->in_type[IN_W].shape.d[0] + 10 * rows * cols,
+    const double rows = dy.d[0], cols = dy.d[1], taps = n->in_type[IN_W].shape.d[0];
+    if (n->n_in < N_IN) return (Cost){.flops = rows * (rows + 1) * cols + 6 * rows * cols * taps, .bytes = 4 * rows * (2 * cols + z.d[1])};
+    return (Cost){.flops = 2 * rows * (rows + 1) * cols + 18 * rows * cols * taps + 10 * rows * cols,
                   .bytes = 4 * rows * (2 * cols + 2 * z.d[1])};
 }
 

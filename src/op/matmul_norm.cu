@@ -111,20 +111,12 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm(Matric
     Stream stream = {ring, ring, tile, 0};
 #pragma unroll 1
     for (int i = 0; i < STAGES; i++) copy_stage<NG, STAGES>(&stream, p, share);
-#pragma unroll 1
-    for (int i = 0; i < STAGES || i < 1; i++) {
-        copy_image<NG>(shared, image, m, image_at, i);
-        copy_commit();
-    }
+    ask_image<NG, STAGES>(shared, image, m, image_at);
     for (int i = (int)threadIdx.x; i < 32 * NG; i += (int)blockDim.x) {
         bias[i] = rest.bias.data ? arg_get(rest.bias, m * rest.bias.member + i) : 0.0f;
         gain[i] = arg_get(rest.gain, m * rest.gain.member + i);
     }
-    if (!FAST) {
-        copy_wait<0>();
-        image_at.seen = image_at.chunks;
-    }
-    __syncthreads();
+    begin_whole<STAGES>(&image_at);
     if (tile.row >= tile.to) see_all(&image_at, NG);
     for (; tile.row < tile.to; next_tile(share, &tile)) {
         const int32_t row = tile.row + g, left = tile.to - row;
@@ -148,9 +140,6 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm(Matric
 
 /* ---- choosing ---- */
 enum { VECTORS = 2 };
-static int64_t inner_of(const Node *n) { return mdr_cols(n->in_type[0].shape); }
-static int64_t cols_of(const Node *n) { return mdr_cols(n->out[0].shape); }
-static bool of_a_step(const Node *n, int k) { return n->in[k].node < 0 || !(n->in_type[k].axes & MDR_AXIS_SEQ); }
 static bool applies(const Node *n)
 {
     return whole_stages(inner_of(n), cols_of(n), VECTORS, WHOLE_WARPS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 2) && of_a_step(n, 4);
@@ -165,7 +154,6 @@ template <int NG, int STAGES> static void launch(const Call *c, const Matrices &
     MDR_LAUNCH((matmul_norm<NG, STAGES>), mdr_grid(grid.blocks, 1, c->extent.n_member), 32 * grid.warps, (size_t)bytes, c->stream, p,
                image_of(c, 2, inner, cols), rest);
 }
-static bool fast_out(const Panel &p) { return !p.a.data || plain_bf16(p); }
 static void run(const Call *c, int64_t, int64_t)
 {
     const Node *n = c->node;
@@ -178,11 +166,9 @@ static void run(const Call *c, int64_t, int64_t)
                         panel(c->out[1], rows, cols, n_seq, true), panel(column, rows, 1, n_seq, true)};
     const WholeGrid grid = whole_grid(mdr_ceil_div(n_seq * rows, 32), c->extent.n_member);
     const Rest rest = {in[2], in[4], c->n_seq, (int32_t)rows, grid.warps, (float)((const NormAttr *)n->attr)->eps};
-    const bool fast = plain_bf16(p.x) && plain_bf16(p.residual) && fast_out(p.s) && fast_out(p.y) && (!column.data || p.rstd.flat);
+    const bool fast = plain_bf16(p.x) && plain_bf16(p.residual) && plain_or_absent(p.s) && plain_or_absent(p.y) && (!column.data || p.rstd.flat);
     const int stages = fast ? whole_stages(inner_of(n), cols, VECTORS, grid.warps) : 0;
-    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest, grid);
-    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest, grid);
-    else (stages == 12 ? launch<4, 12> : stages == 6 ? launch<4, 6> : stages == 3 ? launch<4, 3> : launch<4, 0>)(c, p, rest, grid);
+    WHOLE_LAUNCH(launch, cols, stages)(c, p, rest, grid);
 }
 
 extern "C" const CudaRow mdr_cuda_rows_matmul_norm[] = {{"matmul_norm", {run, NULL, NULL, {prepare, 1, image_size, NULL}}, applies, 0, 1u << 2}, {}};

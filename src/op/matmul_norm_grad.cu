@@ -132,17 +132,9 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm_grad(M
     Stream stream = {ring, ring, tile, 0};
 #pragma unroll 1
     for (int i = 0; i < STAGES; i++) copy_stage<NG, STAGES>(&stream, p, share);
-#pragma unroll 1
-    for (int i = 0; i < STAGES || i < 1; i++) {
-        copy_image<NG>(shared, image, m, image_at, i);
-        copy_commit();
-    }
+    ask_image<NG, STAGES>(shared, image, m, image_at);
     for (int i = (int)threadIdx.x; i < 32 * NG; i += (int)blockDim.x) gain[i] = arg_get(rest.gain, m * rest.gain.member + i);
-    if (!FAST) {
-        copy_wait<0>();
-        image_at.seen = image_at.chunks;
-    }
-    __syncthreads();
+    begin_whole<STAGES>(&image_at);
     if (tile.row >= tile.to) see_all(&image_at, 0);
     while (tile.row < tile.to) {
         const int32_t row = tile.row + g, left = tile.to - row, chunk = tile.chunk;
@@ -174,9 +166,6 @@ static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm_grad(M
 }
 
 /* ---- choosing ---- */
-static int64_t inner_of(const Node *n) { return mdr_cols(n->in_type[0].shape); }
-static int64_t cols_of(const Node *n) { return mdr_cols(n->out[0].shape); }
-static bool of_a_step(const Node *n, int k) { return !(n->in_type[k].axes & MDR_AXIS_SEQ); }
 static bool applies(const Node *n)
 {
     return whole_stages(inner_of(n), cols_of(n), VECTORS, WHOLE_WARPS) > 0 && !of_a_step(n, 0) && of_a_step(n, 1) && of_a_step(n, 3);
@@ -195,7 +184,6 @@ template <int NG, int STAGES> static void launch(const Call *c, const Matrices &
     MDR_LAUNCH((matmul_norm_grad<NG, STAGES>), mdr_grid(grid.blocks, 1, c->extent.n_member), 32 * grid.warps, (size_t)bytes, c->stream, p,
                image_of(c, 2, inner, cols), rest);
 }
-static bool fast_or_absent(const Panel &p) { return !p.a.data || plain_bf16(p); }
 static void run(const Call *c, int64_t, int64_t)
 {
     const Node *n = c->node;
@@ -210,11 +198,9 @@ static void run(const Call *c, int64_t, int64_t)
     const Cut cut = cut_rows(rows, n_seq, add, LEAST_ROWS, MOST_CHUNKS);
     const WholeGrid grid = whole_grid(cut.count, c->extent.n_member);
     const Rest rest = {in[3], c->n_seq, (int32_t)rows, (int32_t)cut.per, (int32_t)cut.count, grid.warps, (float *)c->scratch};
-    const bool fast = plain_bf16(p.dy) && plain_bf16(p.x) && fast_or_absent(p.dres) && fast_or_absent(p.dx) && p.rstd.flat;
+    const bool fast = plain_bf16(p.dy) && plain_bf16(p.x) && plain_or_absent(p.dres) && plain_or_absent(p.dx) && p.rstd.flat;
     const int stages = fast ? whole_stages(inner_of(n), cols, VECTORS, grid.warps) : 0;
-    if (cols == 32) (fast ? launch<1, 6> : launch<1, 0>)(c, p, rest, grid);
-    else if (cols == 64) (fast ? launch<2, 6> : launch<2, 0>)(c, p, rest, grid);
-    else (stages == 12 ? launch<4, 12> : stages == 6 ? launch<4, 6> : stages == 3 ? launch<4, 3> : launch<4, 0>)(c, p, rest, grid);
+    WHOLE_LAUNCH(launch, cols, stages)(c, p, rest, grid);
     if (c->out[1].data) enqueue_add_chunks(c, c->out[1], add, (const float *)c->scratch, cut, cols, cols);
 }
 

@@ -62,8 +62,6 @@ template <bool FAST> static __device__ __forceinline__ void put_row(const Panel 
     if (FAST) *(uint4 *)to = pack_8(v);
     else write_8(p, row_at(p, m, 0, row), col, v);
 }
-/* 1 / (1 + e^-x) to about 1e-6 relative; 0 far below. */
-static __device__ __forceinline__ float fast_sigmoid(float x) { return __fdividef(1.0f, 1.0f + fast_exp2(x * -1.4426950408889634f)); }
 
 /* ---- forward ---- */
 struct Forth { Panel x, gate_up, h; Image image; Arg bias; const int32_t *n_seq; int32_t rows; uint32_t zero; Part part; };
@@ -256,12 +254,10 @@ template <int KC, bool FAST> static __global__ __launch_bounds__(32 * WHOLE_WARP
 }
 
 /* ---- choosing ---- */
-static int32_t inner_of(const Node *n) { return (int32_t)mdr_cols(n->in_type[0].shape); }
 static int32_t half_of(const Node *n) { return (int32_t)mdr_cols(n->out[0].shape) / 2; }
-static bool of_a_step(const Node *n, int k) { return n->in[k].node < 0 || !(n->in_type[k].axes & MDR_AXIS_SEQ); }
 static bool fits(const Node *n)
 {
-    const int32_t k = inner_of(n);
+    const int64_t k = inner_of(n);
     return (k == 32 || k == 64 || k == 128) && half_of(n) % 8 == 0 && !of_a_step(n, 0) && of_a_step(n, 1);
 }
 static bool applies(const Node *n) { return fits(n) && of_a_step(n, 2); }
@@ -289,8 +285,6 @@ static Deal deal(const Call *c, int64_t rows, int64_t half, int64_t most)
         }
     return best;
 }
-static bool fast_out(const Panel &p) { return !p.a.data || plain_bf16(p); }
-
 template <int KC, bool FAST> static void launch(const Call *c, Forth p)
 {
     const Deal d = deal(c, p.rows, p.part.half, WHOLE_SHARED / FORTH_GROUP<KC>);
@@ -302,10 +296,10 @@ template <int KC, bool FAST> static void launch(const Call *c, Forth p)
 static void run(const Call *c, int64_t, int64_t)
 {
     const Node *n = c->node;
-    const int32_t rows = (int32_t)mdr_rows(n->out[0].shape), inner = inner_of(n), half = half_of(n), n_seq = c->extent.n_seq;
+    const int32_t rows = (int32_t)mdr_rows(n->out[0].shape), inner = (int32_t)inner_of(n), half = half_of(n), n_seq = c->extent.n_seq;
     const Forth p = {panel(c->in[0], rows, inner, n_seq, true), panel(c->out[0], rows, 2 * half, n_seq, true), panel(c->out[1], rows, half, n_seq, true),
                      image_of(c, 2, inner, 2 * half), c->in[2], c->n_seq, rows, 0, {half, 0}};
-    const bool fast = plain_bf16(p.x) && fast_out(p.gate_up) && fast_out(p.h);
+    const bool fast = plain_bf16(p.x) && plain_or_absent(p.gate_up) && plain_or_absent(p.h);
     if (inner == 32) (fast ? launch<1, true> : launch<1, false>)(c, p);
     else if (inner == 64) (fast ? launch<2, true> : launch<2, false>)(c, p);
     else (fast ? launch<4, true> : launch<4, false>)(c, p);
@@ -322,7 +316,7 @@ template <int KC, bool FAST> static void launch_grad(const Call *c, Back p)
 static void run_grad(const Call *c, int64_t, int64_t)
 {
     const Node *n = c->node;
-    const int32_t rows = (int32_t)mdr_rows(n->out[0].shape), inner = inner_of(n), half = half_of(n), n_seq = c->extent.n_seq;
+    const int32_t rows = (int32_t)mdr_rows(n->out[0].shape), inner = (int32_t)inner_of(n), half = half_of(n), n_seq = c->extent.n_seq;
     const Back p = {panel(c->in[0], rows, inner, n_seq, true), panel(c->in[2], rows, 2 * half, n_seq, true), panel(c->out[0], rows, 2 * half, n_seq, true),
                     image_of(c, 2, inner, half), c->n_seq, rows, 0, {half, 0}};
     const bool fast = plain_bf16(p.dy) && plain_bf16(p.gate_up) && plain_bf16(p.dx);

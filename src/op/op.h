@@ -73,6 +73,9 @@ MDR_API const Kernel *mdr_op_fast(const Node *n);                    /* the fast
 MDR_API const CudaRow *mdr_op_cuda(const Node *n);                   /* NULL: built without CUDA, or no kernel for it   */
 MDR_API bool mdr_op_has_cuda(const OpDef *op);                       /* some kernel for some of its nodes               */
 
+/* The declaration of an op that exists: for compositions and patterns. */
+static inline const OpDef *mdr_op_def(const char *op) { return mdr_op_find(op)->def; }
+
 /* ---- writing reference kernels (src/op/NAME.c) -------------------------------------------------------------------
  *   #include "op/reference.h"
  *   MDR_REF(rmsnorm) { FOR_SEQUENCES(c) { const real *x = IN(real, 0); ... } }         compiled as float and as double
@@ -91,6 +94,12 @@ typedef enum UnaryKind {
 } UnaryKind;
 typedef struct UnaryAttr { int32_t kind; int32_t pad; double a; } UnaryAttr;
 MDR_API Value mdr_op_unary(Builder *b, UnaryKind kind, double a, Value x);
+/* The node that makes v, if it is this function of its input; else NULL. */
+static inline const Node *mdr_op_unary_of(const Builder *b, Value v, UnaryKind kind)
+{
+    const Node *n = mdr_ir_is(b, v, "unary") ? mdr_ir_node_at(b, v.node) : NULL;
+    return n && ((const UnaryAttr *)n->attr)->kind == (int32_t)kind ? n : NULL;
+}
 /* Element-wise with broadcasting of y: same shape, the trailing dimensions of x, or [1]. */
 typedef enum BinaryKind { BIN_SUB, BIN_MUL, BIN_DIV, BIN_COUNT } BinaryKind;
 typedef struct BinaryAttr { int32_t kind; } BinaryAttr;

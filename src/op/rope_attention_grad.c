@@ -6,7 +6,6 @@
 
 #ifdef MDR_DECLARE
 
-static const OpDef *the(const char *op) { return mdr_op_find(op)->def; }
 
 static Err *shape(Node *n)
 {
@@ -29,13 +28,13 @@ static Err *shape(Node *n)
 static Value turned(Builder *b, const RopeAttentionAttr *a, Value x, int32_t sign)
 {
     const RopeAttr r = {a->attention.n_heads, sign, a->base};
-    return mdr_ir_node(b, the("rope"), &r, 1, &x);
+    return mdr_ir_node(b, mdr_op_def("rope"), &r, 1, &x);
 }
 static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 {
     const RopeAttentionAttr *a = n->attr;
     Value with[7] = {turned(b, a, in[0], 1), turned(b, a, in[1], 1), in[2], in[3], in[4], in[5], in[6]};
-    Value g = mdr_ir_node(b, the("attention_grad"), &a->attention, 7, with);
+    Value g = mdr_ir_node(b, mdr_op_def("attention_grad"), &a->attention, 7, with);
     out[0] = turned(b, a, g, -1);
     out[1] = turned(b, a, mdr_ir_out(g, 1), -1);
     out[2] = mdr_ir_out(g, 2);
@@ -44,7 +43,7 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 /* attention_grad's, and four rotations of a tensor. */
 static Cost cost(const Node *n)
 {
-    Cost c = the("attention_grad")->cost(n);
+    Cost c = mdr_op_def("attention_grad")->cost(n);
     const double size = (double)mdr_numel(n->in_type[0].shape);
     c.bytes += 4 * 8 * size;
     c.exps += 4 * size / ((const RopeAttentionAttr *)n->attr)->attention.n_heads;

@@ -157,8 +157,7 @@ static void vjp(Builder *b, const Node *n, const Value *in, const Value *out, co
     for (int i = 0; i < 6; i++) din[i] = mdr_ir_out(g, i);
 }
 
-/* One token by basis ops: carry h [C, N]; u, delta [1, C], B, C [1, N]; a [C, N], d [C]. */
-static Graph *one_token(Builder *b, const Node *n, int32_t cols, int32_t n_state) {
+Graph *mdr_scan_token(Builder *b, const Node *n, int32_t cols, int32_t n_state) {
     const unsigned both = MDR_AXIS_SEQ | MDR_AXIS_MEMBER;
     Builder *s = mdr_ir_builder();
     Value h = mdr_ir_input(s, "h", mdr_shape2(cols, n_state), DT_REAL, both);
@@ -185,7 +184,7 @@ static Graph *one_token(Builder *b, const Node *n, int32_t cols, int32_t n_state
 static void compose(Builder *b, const Node *n, const Value *in, Value *out) {
     Shape u = n->in_type[IN_U].shape, a = n->in_type[IN_A].shape;
     double zero = 0.0;
-    Graph *body = one_token(b, n, u.d[1], a.d[1]);
+    Graph *body = mdr_scan_token(b, n, u.d[1], a.d[1]);
     if (!body) return;
     Value h = mdr_ir_expand(b, mdr_ir_const(b, mdr_shape1(1), &zero), u.d[1] * a.d[1], false);
     Value from[7] = {mdr_ir_reshape(b, h, a), in[IN_U], in[IN_DELTA], in[IN_B], in[IN_C], in[IN_A], in[IN_D]}, to[2];

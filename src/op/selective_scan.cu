@@ -42,7 +42,7 @@ static __device__ __forceinline__ void step(const T *u, int32_t apart, const flo
             h[j][n] = fast_exp2(dt * a[j][n]) * h[j][n] + du * b[n];
             y[j] += c[n] * h[j][n];
         }
-        if (GATED) y[j] *= zt[j] * scan_sigmoid(zt[j]);
+        if (GATED) y[j] *= zt[j] * fast_sigmoid(zt[j]);
     }
 }
 
@@ -137,7 +137,7 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS) forward_
         for (int i = 0; i < SCAN_CHUNK; i++) {
             if (t0 + i >= f.rows) continue;
             const float zt = GATED ? arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k) : 0.0f;
-            arg_put(f.y, arg_row(f.y, m, s, t0 + i) + k, GATED ? y[i] * (zt * scan_sigmoid(zt)) : y[i]);
+            arg_put(f.y, arg_row(f.y, m, s, t0 + i) + k, GATED ? y[i] * (zt * fast_sigmoid(zt)) : y[i]);
         }
     }
 }

@@ -100,7 +100,6 @@ static __device__ __forceinline__ float scan_softplus(float p)
     q = fmaf(q, e, 0.999936822f);
     return fmaf(q, e, fmaxf(p, 0.0f));
 }
-static __device__ __forceinline__ float scan_sigmoid(float x) { return __fdividef(1.0f, 1.0f + fast_exp2(-SCAN_LOG2E * x)); }
 
 /* May rows of all these be moved 16 bytes at once, places within a sequence counted by an int32_t, and are they of one size? Absent ones
  * (data NULL) do not count. Returns the size or 0. */

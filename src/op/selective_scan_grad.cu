@@ -219,7 +219,7 @@ static __device__ __forceinline__ void retreat(const Block<K> &z, const Tile<K> 
     broadcast<NT>(c, x.b + (SCAN_CHUNK + t) * K::N);
 #pragma unroll
     for (int j = 0; j < K::CH; j++) {
-        const float dtu = dt.x[j] * ut[j], gate = K::GATED ? scan_sigmoid(zt[j]) : 1.0f, act = K::GATED ? zt[j] * gate : 1.0f, dyt = given[j] * act;
+        const float dtu = dt.x[j] * ut[j], gate = K::GATED ? fast_sigmoid(zt[j]) : 1.0f, act = K::GATED ? zt[j] * gate : 1.0f, dyt = given[j] * act;
         float inject = 0.0f, exponent = 0.0f, y = 0.0f;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
@@ -410,7 +410,7 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward
             dyt[i] = there ? arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k) : 0.0f;
             if (GATED && there) {
                 const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k);
-                dyt[i] *= zt * scan_sigmoid(zt);
+                dyt[i] *= zt * fast_sigmoid(zt);
             }
             inject[i] = exponent[i] = 0.0f;
             y[i] = d * ut[i];
@@ -460,7 +460,7 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward
             if (GATED) {
                 change *= 1.0f - fast_exp2(-SCAN_LOG2E * dt[i]);
                 dbias += change;
-                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k), gate = scan_sigmoid(zt);
+                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k), gate = fast_sigmoid(zt);
                 const float dout = arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k);
                 if (f.dz.data) arg_put(f.dz, arg_row(f.dz, m, s, t0 + i) + k, dout * y[i] * (gate + zt * gate * (1.0f - gate)));
             }
