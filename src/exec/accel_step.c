@@ -273,7 +273,7 @@ static Err *read_marks(AccelExec *a, int32_t n_seq)
         MDR_TRY(mdr_accel_elapsed(a->accel, i, i + 1, &s));
         a->seconds[i] += s;
     }
-    a->calls++;
+    a->calls += a->n;                                     /* as on a CPU: a call is one member's                         */
     a->sequences += (int64_t)n_seq * a->n;
     return NULL;
 }

@@ -1,5 +1,6 @@
 /* Where the time of a training step went: rows by op and phase, worst first, each beside its bound. */
 #include "report/report.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,17 @@ static int worst_first(const void *a, const void *b)
 {
     const OpTime *x = a, *y = b;
     return x->seconds != y->seconds ? (x->seconds < y->seconds ? 1 : -1) : strcmp(x->op, y->op);
+}
+
+/* Bytes that move once a call, however many sequences it has: operands without the sequence axis, sums over the sequences. */
+static double bytes_a_call(const Node *n)
+{
+    double numbers = 0;
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i].node >= 0 && !(n->in_type[i].axes & MDR_AXIS_SEQ)) numbers += (double)mdr_numel(n->in_type[i].shape);
+    for (int i = 0; i < n->n_out; i++)
+        if ((n->op->sums >> i & 1u) || !(n->out[i].axes & MDR_AXIS_SEQ)) numbers += (double)mdr_numel(n->out[i].shape);
+    return 4 * numbers;
 }
 
 int32_t mdr_report_op_times(const OpProfile *p, int32_t n, double seconds, int32_t workers, const Limits *limits, OpTime *row)
@@ -20,10 +32,11 @@ int32_t mdr_report_op_times(const OpProfile *p, int32_t n, double seconds, int32
         if (k == n_row) row[n_row++] = (OpTime){.op = p[i].op, .phase = phase[p[i].phase]};
         bool counted = p[i].node && strcmp(p[i].op, "(prepare)") != 0;      /* an update on a GPU is no node               */
         Cost c = counted ? mdr_ir_cost(p[i].node) : (Cost){0};
-        double times = p[i].phase == PH_SEQ ? (double)p[i].sequences : (double)p[i].calls;
+        double calls = (double)p[i].calls, times = p[i].phase == PH_SEQ ? (double)p[i].sequences : calls;
+        double once = counted && p[i].phase == PH_SEQ ? fmin(bytes_a_call(p[i].node), c.bytes) : 0;
         row[k].seconds += p[i].seconds;
         row[k].flops += c.flops * times;
-        row[k].bytes += c.bytes * times;
+        row[k].bytes += (c.bytes - once) * times + once * calls;
         exps[k] += c.exps * times;
     }
     for (int32_t k = 0; k < n_row; k++) {                /* then rates                                                       */
