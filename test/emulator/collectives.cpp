@@ -6,7 +6,7 @@
 const char *const emu_kind_name[] = {"__syncthreads", "__syncthreads_count", "__syncthreads_and", "__syncthreads_or", "__syncwarp", "__shfl_sync",
                                      "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync", "__any_sync", "__all_sync",
                                      "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync", "__reduce_min_sync", "__reduce_max_sync",
-                                     "mma", "ldmatrix"};
+                                     "mma", "ldmatrix", "emu_yield"};
 
 /* ---- shuffles, votes ---- */
 uint64_t emu_shuffle(int kind, unsigned mask, uint64_t bits, int by, int width, const char *file, int line)

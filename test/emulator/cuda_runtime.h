@@ -11,7 +11,7 @@
  *     MDR_EMU_DEVICES=n                        number of devices (1)
  *     MDR_EMU_HIDE=0|1                         the host cannot touch device memory; else up to 64 MiB of it
  *     MDR_EMU_FAIL_AFTER=n                     the n-th launch fails and with it everything after
- * Not here: more than one stream at a time, textures, cooperative groups, atomics of floats, spinning on memory (it would hang). */
+ * Not here: more than one stream at a time, textures, cooperative groups, atomics of floats, spinning on memory without emu_yield (it would hang). */
 #ifndef EMU_CUDA_RUNTIME_H
 #define EMU_CUDA_RUNTIME_H
 #include "emu_types.h"

@@ -6,11 +6,13 @@
 
 enum EmuKind { EMU_SYNCTHREADS, EMU_SYNCTHREADS_COUNT, EMU_SYNCTHREADS_AND, EMU_SYNCTHREADS_OR, EMU_SYNCWARP, EMU_SHFL, EMU_SHFL_UP,
                EMU_SHFL_DOWN, EMU_SHFL_XOR, EMU_BALLOT, EMU_ANY, EMU_ALL, EMU_REDUCE_ADD, EMU_REDUCE_MIN, EMU_REDUCE_MAX,
-               EMU_REDUCE_UMIN, EMU_REDUCE_UMAX, EMU_MMA, EMU_LDMATRIX };
+               EMU_REDUCE_UMIN, EMU_REDUCE_UMAX, EMU_MMA, EMU_LDMATRIX, EMU_YIELD };
 int emu_barrier(int kind, int predicate, const char *file, int line);
 uint64_t emu_shuffle(int kind, unsigned mask, uint64_t bits, int by, int width, const char *file, int line);
 unsigned emu_vote(int kind, unsigned mask, unsigned x, const char *file, int line);
 unsigned emu_active(void);
+/* Before a thread looks again at what another warp is to write: the other warps go on first. */
+void emu_yield(const char *file = __builtin_FILE(), int line = __builtin_LINE());
 void emu_mma(float *d, const uint32_t *a, const uint32_t *b, int k, const char *file = __builtin_FILE(), int line = __builtin_LINE());
 void emu_ldmatrix(uint32_t *r, const void *row, int n, bool transposed, const char *file = __builtin_FILE(), int line = __builtin_LINE());
 /* Copies end at once, or (MDR_EMU_COPY) when the thread waits for their group. */

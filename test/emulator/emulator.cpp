@@ -19,7 +19,7 @@
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
-enum { MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, STACK = 256 << 10, PAGE = 4096, MAX_SHARED = 232448 };
+enum { MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, STACK = 256 << 10, PAGE = 4096, MAX_SHARED = 232448, MOST_ROUNDS = 1 << 16 };
 
 /* ---- switching stacks ---- */
 #if defined __x86_64__ && !defined EMU_UCONTEXT
@@ -66,9 +66,9 @@ static inline void change(Context *save, Context *to) { swapcontext(save, to); }
 
 /* ---- state of the running block ---- */
 struct Fiber { Context at; };
-/* Masks of lanes. ready: may run, those not started included; the running lane is ready. */
+/* Masks of lanes. ready: may run, those not started included; the running lane is ready. yielded: once other warps have had their turn. */
 struct Warp {
-    uint32_t ready, started, waiting, barrier, alive;
+    uint32_t ready, started, waiting, barrier, yielded, alive;
     Fiber *fiber[32];
     EmuWait wait[32];
 };
@@ -78,7 +78,7 @@ static std::mutex lock;
 static Warp warps[MAX_WARPS];
 static uint3 place[MAX_THREADS];
 static Warp *warp;                                        /* of the running thread */
-static int lane, n_warps, at_warp, order[MAX_WARPS];
+static int lane, n_warps, at_warp, idle_rounds, order[MAX_WARPS];
 static Order policy;
 static bool late, active;
 static const EmuLaunch *now;
@@ -121,7 +121,7 @@ void emu_die(const char *file, int line, const char *format, ...)
     abort();
 }
 
-static bool waits(int t) { return (warps[t / 32].waiting | warps[t / 32].barrier) >> t % 32 & 1u; }
+static bool waits(int t) { return (warps[t / 32].waiting | warps[t / 32].barrier | warps[t / 32].yielded) >> t % 32 & 1u; }
 /* Who waits for whom, one line for each place. */
 static void report_stuck(void)
 {
@@ -160,6 +160,7 @@ static bool complete(Warp *w, int l)
                     __builtin_ctz(m), emu_kind_name[mine.kind], mine.mask, emu_kind_name[other.kind], other.mask, other.file, other.line);
     }
     emu_together(mine.kind, need, w->wait);
+    idle_rounds = 0;
     w->waiting &= ~need;
     w->ready |= need;
     return true;
@@ -172,6 +173,21 @@ static void mix_order(void)
         order[i] = order[j];
         order[j] = t;
     }
+}
+/* Each warp is at the end of its way: those that yielded have another turn. False: there are none. */
+static bool take_turns(void)
+{
+    bool any = false;
+    for (int i = 0; i < n_warps; i++) any = any || warps[i].yielded;
+    if (!any) return false;
+    if (++idle_rounds > MOST_ROUNDS) report_stuck();
+    for (int i = 0; i < n_warps; i++) {
+        warps[i].ready |= warps[i].yielded;
+        warps[i].yielded = 0;
+    }
+    at_warp = 0;
+    warp = &warps[order[0]];
+    return true;
 }
 /* Each warp is at the end of its way: opens the barrier. False where all threads have ended. */
 static bool open_barrier(void)
@@ -207,7 +223,7 @@ static bool pick(void)
         for (uint32_t m = warp->waiting; m && !moved; m &= m - 1) moved = complete(warp, __builtin_ctz(m));
         if (moved) break;
         if (++at_warp < n_warps) warp = &warps[order[at_warp]];
-        else if (!open_barrier()) return false;
+        else if (!take_turns() && !open_barrier()) return false;
     }
     const uint32_t ready = warp->ready;
     if (policy == FORWARD) {
@@ -287,6 +303,14 @@ void emu_meet(int kind, unsigned mask, void *arg, bool whole_warp, const char *f
     complete(warp, lane);
     suspend();
 }
+void emu_yield(const char *file, int line)
+{
+    if (!active) emu_die(file, line, "%s outside of a kernel", emu_kind_name[EMU_YIELD]);
+    warp->wait[lane] = EmuWait{EMU_YIELD, 1u << lane, nullptr, file, line};
+    warp->ready &= ~(1u << lane);
+    warp->yielded |= 1u << lane;
+    suspend();
+}
 int emu_barrier(int kind, int predicate, const char *file, int line)
 {
     if (!active) emu_die(file, line, "%s outside of a kernel", emu_kind_name[kind]);
@@ -346,9 +370,10 @@ static void run_block(void)
     for (int w = 0; w < n_warps; w++) {
         const int left = threads - 32 * w;
         warps[w].ready = warps[w].alive = left >= 32 ? 0xffffffffu : (1u << left) - 1u;
-        warps[w].started = warps[w].waiting = warps[w].barrier = 0;
+        warps[w].started = warps[w].waiting = warps[w].barrier = warps[w].yielded = 0;
     }
     memset(shared_base, 0xff, now->shared);
+    idle_rounds = 0;
     emu_copies_begin_block(threads);
     at_warp = 0;
     mix_order();

@@ -206,6 +206,35 @@ static void test_barriers(void)
     for (int x : out.host()) CHECK(x == 24 + 1000 + 10000);
 }
 
+/* Each warp waits for the one after it, or before it, to write its word. */
+static __global__ void in_turn(int *out, bool up)
+{
+    __shared__ int word[9];
+    const int w = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, from = up ? w - 1 : w + 1;
+    if (lane == 0) word[w] = 0;
+    __syncthreads();
+    int before = from < 0 || from == 9 ? 1 : 0;
+    while (!before) {
+        emu_yield();
+        before = word[from];
+    }
+    __syncwarp();
+    if (lane == 0) word[w] = before + 1;
+    out[threadIdx.x] = before;
+}
+static void test_turns(void)
+{
+    for (const char *order : {"forward", "backward", "shuffle"})
+        for (const bool up : {false, true}) {
+            setenv("MDR_EMU_ORDER", order, 1);
+            Numbers<int> out(288);
+            MDR_LAUNCH(in_turn, 1, 288, 0, nullptr, out.data, up);
+            const std::vector<int> o = out.host();
+            for (int t = 0; t < 288; t++) CHECK(o[(size_t)t] == 1 + (up ? t / 32 : 8 - t / 32));
+        }
+    unsetenv("MDR_EMU_ORDER");
+}
+
 /* ---- copies that nobody waits for must show ---- */
 template <bool WAIT> static __global__ void copied(const float *from, float *to)
 {
@@ -366,6 +395,12 @@ static __global__ void stuck_shuffle(int *out)
     if (threadIdx.x != 5) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1, 1);
     else __syncthreads();
 }
+static __global__ void never_told(int *)
+{
+    __shared__ volatile int word;
+    word = 0;
+    while (!word) emu_yield();
+}
 static __global__ void mixed_up(int *out)
 {
     out[threadIdx.x] = threadIdx.x % 2 ? (int)__ballot_sync(0xffffffffu, 1) : __any_sync(0xffffffffu, 1);
@@ -442,6 +477,7 @@ static void test_deaths(void)
     int *out = memory.data;
     MUST_DIE("40 threads wait in __syncthreads (mask ffffffff) at ", stuck_barrier, 64, 0);
     MUST_DIE("31 threads wait in __shfl_xor_sync", stuck_shuffle, 32, 0);
+    MUST_DIE("32 threads wait in emu_yield", never_told, 32, 0);
     MUST_DIE("meet in __", mixed_up, 32, 0);
     MUST_DIE("mma wants all 32 lanes", no_warp, 16, 0);
     MUST_DIE("not a multiple of 16", crooked, 32, 1024);
@@ -516,6 +552,7 @@ extern "C" int emu_selftest(char *message, int size)
         MDR_LAUNCH(add, 1, 1, 0, nullptr, nullptr, 0.0f, 0);      /* shifts the turns */
     }
     test_barriers();
+    test_turns();
     test_copies();
     for (int i = 0; i < 3; i++) {
         Numbers<int> out(40);
