@@ -42,6 +42,17 @@ done | awk -v order="$rooms" '
       print $1 ": includes \"" $2 "\"" }' > "$found"
 rule "includes"
 
+# A kernel may be let in while the one before still runs (mdr_begin in op/cuda.h).
+for f in $(find src \( -name '*.cu' -o -name '*.h' \) | sort); do
+    awk -v f="$f" '
+        body { if ($0 !~ /^    mdr_begin\(\);$/) print f ":" NR ": a kernel begins with mdr_begin();"; body = 0 }
+        /__global__/ && !/^[ ]*(\/?\*|\/\/)/ { kernel = 1
+            if (/[{};][^)]*$/) { print f ":" NR ": { of a kernel stands on a line of its own"; kernel = 0 } }
+        kernel && /^\{$/ { kernel = 0; body = 1 }
+        kernel && /^\}/ { print f ":" NR ": a kernel without { on a line of its own"; kernel = 0 }' "$f"
+done > "$found"
+rule "kernels begin with mdr_begin"
+
 # Below cli nothing prints or ends the process; base's memory may, when there is none left.
 for o in $(grep -o "$objects/src/[^ ]*\.o" "$objects/members" | grep -v "/src/cli/"); do
     [ -f "$o" ] || continue

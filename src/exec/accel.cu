@@ -156,6 +156,7 @@ extern "C" Err *mdr_accel_copy(Accel *a, void *to, int64_t to_pitch, const void 
 }
 static __global__ void ones(int32_t n, const int32_t *n_seq, int32_t *one)
 {
+    mdr_begin();
     int32_t m = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     if (m < n) one[m] = n_seq[m] > 0;
 }
@@ -198,6 +199,41 @@ extern "C" Err *mdr_accel_record_begin(Accel *a)
     CUDA_TRY(cudaStreamBeginCapture(a->stream, cudaStreamCaptureModeThreadLocal));
     return NULL;
 }
+/* Where in a recorded step one kernel follows one kernel, the later one's blocks are let in as the earlier one's end, and wait there for
+ * the last of them (mdr_begin): launching them takes no time of its own. Forks, joins, copies and fills stay strict. */
+#if defined CUDART_VERSION && CUDART_VERSION >= 13000     /* where these calls know of kinds of edges                           */
+static bool is_kernel(cudaGraphNode_t node)
+{
+    cudaGraphNodeType type;
+    return cudaGraphNodeGetType(node, &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
+}
+static cudaError_t let_in(cudaGraph_t graph, cudaGraphNode_t node)
+{
+    static const cudaGraphEdgeData early = {cudaGraphKernelNodePortProgrammatic, 0, cudaGraphDependencyTypeProgrammatic, {0}};
+    cudaGraphNode_t from;
+    size_t before = 0, after = 0;
+    cudaError_t e = cudaGraphNodeGetDependencies(node, NULL, NULL, &before);
+    if (e != cudaSuccess || before != 1 || !is_kernel(node)) return e;
+    e = cudaGraphNodeGetDependencies(node, &from, NULL, &before);
+    if (e == cudaSuccess) e = cudaGraphNodeGetDependentNodes(from, NULL, NULL, &after);
+    if (e != cudaSuccess || after != 1 || !is_kernel(from)) return e;
+    e = cudaGraphRemoveDependencies(graph, &from, &node, NULL, 1);
+    return e == cudaSuccess ? cudaGraphAddDependencies(graph, &from, &node, &early, 1) : e;
+}
+static cudaError_t overlap(cudaGraph_t graph)
+{
+    size_t n = 0;
+    cudaError_t e = cudaGraphGetNodes(graph, NULL, &n);
+    cudaGraphNode_t *node = (cudaGraphNode_t *)mdr_alloc((n + 1) * sizeof *node);
+    if (e == cudaSuccess) e = cudaGraphGetNodes(graph, node, &n);
+    for (size_t i = 0; i < n && e == cudaSuccess; i++) e = let_in(graph, node[i]);
+    mdr_free(node);
+    return e;
+}
+#else
+static cudaError_t overlap(cudaGraph_t) { return cudaSuccess; }
+#endif
+
 extern "C" Err *mdr_accel_record_end(Accel *a, Recording **r)
 {
     cudaGraph_t graph = NULL;
@@ -206,6 +242,7 @@ extern "C" Err *mdr_accel_record_end(Accel *a, Recording **r)
     CUDA_TRY(cudaStreamEndCapture(a->stream, &graph));
     size_t launches = 0;
     cudaError_t e = cudaGraphGetNodes(graph, NULL, &launches);
+    if (e == cudaSuccess) e = overlap(graph);
     if (e == cudaSuccess) e = cudaGraphInstantiate(&run, graph, 0);
     cudaGraphDestroy(graph);
     MDR_TRY(failed(e, "recording a step", __LINE__));

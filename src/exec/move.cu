@@ -7,6 +7,7 @@ enum { MOVE_THREADS = 256, WORDS = 512 };
 
 static __global__ void __launch_bounds__(MOVE_THREADS) move(const int32_t *n_seq, int32_t most, bool add, Arg to, Arg from, uint32_t rows, uint32_t cols)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t i = blockIdx.x * MOVE_THREADS + threadIdx.x, one = rows * cols, s = i / one, k = i % one, r = k / cols, c = k % cols;
     if (s >= (uint32_t)most || s >= (uint32_t)n_seq[m]) return;
@@ -28,6 +29,7 @@ extern "C" void mdr_cuda_move(void *stream, const int32_t *n_seq, Extent e, bool
 struct Words { uint32_t x[WORDS]; };
 static __global__ void __launch_bounds__(WORDS) write_words(uint32_t *to, Words w, int32_t n)
 {
+    mdr_begin();
     if ((int32_t)threadIdx.x < n) to[threadIdx.x] = w.x[threadIdx.x];
 }
 extern "C" void mdr_cuda_write(void *stream, void *to, const void *from, int64_t n)

@@ -23,6 +23,7 @@ template <bool MAX> static __device__ float block_join(float x, float *part)
 
 static __global__ void __launch_bounds__(THREADS) attend(Arg q, Arg k, Arg v, Arg t, Arg y, Arg weights, const int32_t *n_seq, RowShape s)
 {
+    mdr_begin();
     MDR_SHARED(float, part);
     float *p = part + THREADS / 32;
     const int m = (int)blockIdx.z, seq = (int)blockIdx.x / s.heads, head = (int)blockIdx.x % s.heads, thread = (int)threadIdx.x;

@@ -111,6 +111,7 @@ template <int D>
 static __global__ void __launch_bounds__(Plan<D>::THREADS, Plan<D>::BLOCKS) attend(Arg q, Arg k, Arg v, Arg y, Arg lse, const int32_t *n_seq,
                                                                                    AttentionShape shape)
 {
+    mdr_begin();
     using P = Plan<D>;
     MDR_SHARED(uint4, Q);
     uint4 *K = Q + P::ROWS * P::RC, *V = K + 2 * KEYS * P::RC;
@@ -188,6 +189,7 @@ static void enqueue_narrow(const Call *c, AttentionShape s)
 template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 3) attend_plain(Arg q, Arg k, Arg v, Arg y, Arg lse, const int32_t *n_seq,
                                                                                           AttentionShape s)
 {
+    mdr_begin();
     enum { AT_ONCE = 4 };
     Spot at;
     if (!find_spot(s, n_seq, &at)) return;

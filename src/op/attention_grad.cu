@@ -140,6 +140,7 @@ template <class P> static __device__ __forceinline__ void make_stats(float2 *sta
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_keys(GradArgs a, const int32_t *n_seq,
                                                                                                     AttentionShape s)
 {
+    mdr_begin();
     constexpr int RC = P::RC, STAGE = P::QUERIES * RC;
     MDR_SHARED(uint4, K);
     uint4 *V = K + P::TILE * RC, *Q = V + P::TILE * RC, *DY = Q + 2 * STAGE, *Y = DY + 2 * STAGE;
@@ -246,6 +247,7 @@ template <class P> static __device__ __forceinline__ void load_keys(uint4 *K, ui
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_queries(GradArgs a, const int32_t *n_seq,
                                                                                                        AttentionShape s)
 {
+    mdr_begin();
     constexpr int RC = P::RC;
     MDR_SHARED(uint4, Q);
     uint4 *DY = Q + P::ROWS * RC, *Y = DY + P::ROWS * RC, *K = Y + P::ROWS * RC, *V = K + 2 * P::KEYS * RC;
@@ -306,6 +308,7 @@ static __device__ __forceinline__ float plain_p(float product, float lse,
 template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) attend_grad_queries_plain(GradArgs a, const int32_t *n_seq,
                                                                                                        AttentionShape s)
 {
+    mdr_begin();
     Spot at;
     if (!find_spot(s, n_seq, &at)) return;
     at.block = s.blocks - 1 - at.block;
@@ -342,6 +345,7 @@ template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) att
 template <int DM> static __global__ void __launch_bounds__(PLAIN_THREADS, 2) attend_grad_keys_plain(GradArgs a, const int32_t *n_seq,
                                                                                                     AttentionShape s)
 {
+    mdr_begin();
     Spot at;
     if (!find_spot(s, n_seq, &at)) return;
     MDR_SHARED(float, Q);

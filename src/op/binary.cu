@@ -33,6 +33,7 @@ template <int W> static __device__ __forceinline__ void combine(int32_t kind, fl
 template <typename T, typename Y, int W>
 static __global__ void __launch_bounds__(ROW_THREADS) binary(Tall x, Other y, Tall z, Spread s, int32_t kind)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t count = spread_count(s, m), first = blockIdx.x * AT_ONCE * ROW_THREADS + threadIdx.x;
     Piece<T, W> px[AT_ONCE];

@@ -56,6 +56,7 @@ static __device__ __forceinline__ void soften(const Row<N> &h, const Arg &x, int
 template <int N, bool BLOCK>
 static __global__ void __launch_bounds__(ROW_THREADS) ce(Tall x, Tall target, Tall inv, Classes s, Cut cut, double *part)
 {
+    mdr_begin();
     MDR_SHARED(double, shared);                                       /* [WARPS]                                            */
     const int64_t m = blockIdx.z;
     const uint32_t lanes = BLOCK ? ROW_THREADS : s.lanes, lane = threadIdx.x % lanes, teams = ROW_THREADS / lanes;
@@ -87,6 +88,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) ce(Tall x, Tall target, Ta
 template <typename T, int N, bool BLOCK>
 static __global__ void __launch_bounds__(ROW_THREADS) ce_grad(Tall x, Tall target, Tall inv, Tall dloss, Tall dx, Classes s)
 {
+    mdr_begin();
     constexpr int W = WIDTH(N);
     MDR_SHARED(float, shared);                                        /* [WARPS]                                            */
     const int64_t m = blockIdx.z;
@@ -144,6 +146,7 @@ static __device__ __forceinline__ uint32_t predict(const Row<N> &h, const Arg &x
 /* blockIdx.y: a slab of CLASSES classes. part: [member][chunk][3][cols]. */
 template <int N, bool BLOCK> static __global__ void __launch_bounds__(ROW_THREADS) class_counts(Tall x, Tall target, Classes s, Cut cut, uint32_t *part)
 {
+    mdr_begin();
     MDR_SHARED(Best, shared);                                         /* [WARPS], then the counts [3][here]                 */
     uint32_t *count = (uint32_t *)(shared + WARPS);
     const int64_t m = blockIdx.z;

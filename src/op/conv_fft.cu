@@ -119,6 +119,7 @@ template <Kind KIND> static __device__ void one(const Fft &f, int32_t m, int32_t
 }
 template <Kind KIND> static __global__ __launch_bounds__(THREADS) void fft(Fft f)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, n = f.n_seq[m];
     float2 *z = f.scratch + ((int64_t)m * gridDim.x + blockIdx.x) * 2 * f.size.size;
     for (int32_t unit = (int32_t)blockIdx.x; unit < f.channels * f.seqs; unit += (int32_t)gridDim.x) {

@@ -204,6 +204,7 @@ static __device__ __forceinline__ int32_t last_row(const Range &r) { return r.ro
 
 static __global__ __launch_bounds__(LONG_THREADS, 1) void convolve(Long a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);                          /* two buffers, one more for y, the raw tile, the tables                  */
     const int32_t n = a.n_seq[blockIdx.z];
     Step now = {(int32_t)blockIdx.y * a.per * SEQS, 0};
@@ -307,6 +308,7 @@ static __device__ __forceinline__ void correlate(float (*sum)[4], uint32_t (*w)[
 
 static __global__ __launch_bounds__(LONG_THREADS, 1) void correlations(LongDh a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);                          /* two buffers of u, two of dy, the raw tiles                             */
     const int32_t m = (int32_t)blockIdx.z, n = a.n_seq[m], window = (int32_t)blockIdx.x / a.groups;
     Step now = {(int32_t)blockIdx.y * a.per * SEQS, 0};
@@ -349,6 +351,7 @@ static __global__ __launch_bounds__(LONG_THREADS, 1) void correlations(LongDh a)
 /* dh[j] from the chunks in order, in each from one window or two: the diagonals before a window's first place are the next one's. */
 static __global__ void gather_dh(LongDh a, Arg dh)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, n = a.n_seq[m];
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     const int32_t j = (int32_t)(i / a.cols), c = (int32_t)(i % a.cols), window = j / BLOCK, place = j % BLOCK + 15;

@@ -64,6 +64,7 @@ template <int SIZE, int TAPS> constexpr int AHEAD = TAPS == 3 ? 3 : SIZE == 0 ||
 /* x[..]: of the rows t with (t - t0) % TAPS there. */
 template <int SIZE, int TAPS, bool SILU> static __global__ __launch_bounds__(THREADS) void short_y(Short a)
 {
+    mdr_begin();
     constexpr int N = COLUMNS<SIZE>, FAR = AHEAD<SIZE, TAPS>;
     const int32_t m = (int32_t)blockIdx.z;
     Part p;
@@ -107,6 +108,7 @@ template <int SIZE> constexpr int DX_COLUMNS = SIZE == 0 ? 1 : 4;
 template <int SIZE, int TAPS> constexpr int DX_ROWS = SIZE != 2 || TAPS > 4 ? 8 : TAPS == 4 ? 12 : 16;
 template <int SIZE, int TAPS> static __global__ __launch_bounds__(THREADS, TAPS > 4 ? 2 : 3) void short_dx(Short a)
 {
+    mdr_begin();
     constexpr int N = DX_COLUMNS<SIZE>, R = DX_ROWS<SIZE, TAPS>;
     const int32_t m = (int32_t)blockIdx.z;
     Part p;
@@ -183,6 +185,7 @@ static __device__ __forceinline__ void add_rows(const Short &a, int64_t x, int64
 /* Block: 32 times N columns, a chunk of rows that its 8 slots share. part: [member][chunk][taps][cols]. */
 template <int SIZE, int TAPS> static __global__ __launch_bounds__(WIDE *SLOTS, SIZE > 0 && TAPS > 4 ? 1 : 2) void short_dw(Short a, Cut k, float *part)
 {
+    mdr_begin();
     MDR_SHARED(float, shared);
     constexpr int N = COLUMNS<SIZE>;
     const int32_t m = (int32_t)blockIdx.z, c0 = (int32_t)blockIdx.x * WIDE * N, c = c0 + (int32_t)threadIdx.x % WIDE * N;

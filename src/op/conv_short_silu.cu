@@ -149,6 +149,7 @@ static __device__ __forceinline__ void slide(const Grad &a, unsigned char *ring,
 
 template <typename T, int W, int TAPS> static __global__ __launch_bounds__(THREADS, 4) void short_silu_grad(Grad a)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, ring);
     constexpr int ACROSS = LANES * W;
     const int32_t m = (int32_t)blockIdx.z, tile = (int32_t)blockIdx.x % a.tiles, chunk = (int32_t)blockIdx.x / a.tiles, s = chunk / a.pieces;

@@ -19,6 +19,8 @@
  *  5. scratch(node, extent): device memory for the whole call, all members (extent.n_member of them).
  *  6. Prep.run sees all members at once; every in[] is set; out[0] has size 4, its member stride in floats; elements() counts
  *     floats. In plans of bf16 in[0].size is 2. It has no scratch: several run side by side.
+ *  7. Every __global__ function begins with mdr_begin(), see there: a recorded step lets a kernel's blocks in while the kernel before
+ *     still runs.
  *
  * Compiled by nvcc; for tests also by g++ with -DMDR_CUDA_EMULATED against test/emulator, which runs threads as fibers, so a file
  * may use only what that offers (its cuda_runtime.h lists it). Only op/cuda.h and op/cuda_mma.h hold PTX. */
@@ -44,6 +46,19 @@
 /* Before a launch with more than 48 KiB of dynamic shared memory. */
 #define MDR_ALLOW_SHARED(kernel, bytes) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #endif
+
+/* In a recorded step (exec/accel.cu) the blocks of a kernel may be placed while the kernel before it, of the same stream, still runs;
+ * here they wait until it has ended and what it wrote can be seen. Each thread of each block does so before it reads or writes memory
+ * of the device and before it can return: then a kernel that has ended means that all before it have, and whoever waits for one (the
+ * next kernel, a copy, the host) has waited for all. The first statement of every kernel: the linter and the emulator insist. */
+static __device__ __forceinline__ void mdr_begin(void)
+{
+#ifdef MDR_CUDA_EMULATED
+    emu_begin();
+#else
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 /* ---- bf16: the upper half of a float, rounded to nearest even ---- */
 typedef struct bf16 { uint16_t u; } bf16;

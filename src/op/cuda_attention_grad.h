@@ -29,6 +29,7 @@ template <int W_, bool TURNED_> struct LongPlan {
 /* ---- the rotation: a head of 8 is four pairs (column i, column i + 4); table[2 row + i/2]: cos, sin of pair i and of pair i + 1 ---- */
 static __global__ void __launch_bounds__(128) make_angles(float2 *table, int count, double log_base)
 {
+    mdr_begin();
     const int i = (int)(blockIdx.x * 128 + threadIdx.x);
     if (i >= count) return;
     const double angle = i / 4 * exp(-(i % 4) * log_base * 0.25);
@@ -253,6 +254,7 @@ struct Reach { uint32_t back, clear; };
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_short(GradArgs a, const float4 *table, Reach reach,
                                                                                                      const int32_t *n_seq, AttentionShape s)
 {
+    mdr_begin();
     constexpr int ALL = P::ROWS * P::G;
     MDR_SHARED(uint4, K);
     uint4 *V = K + ALL, *Q = V + ALL;
@@ -441,6 +443,7 @@ template <class P> static __device__ __forceinline__ void walk_group(uint4 *K, c
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_grad_long(GradArgs a, const float4 *table, const int32_t *n_seq,
                                                                                                     AttentionShape s)
 {
+    mdr_begin();
     constexpr int ALL = P::ROWS * P::G, W = P::W;
     MDR_SHARED(uint4, K);
     uint4 *ones = K + 5 * ALL;

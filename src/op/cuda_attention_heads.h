@@ -315,6 +315,7 @@ template <class P> static __device__ __forceinline__ void store_heads(const uint
 template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_SM) attend_heads(HeadArgs a, Turns turns, const int32_t *n_seq,
                                                                                                 AttentionShape s)
 {
+    mdr_begin();
     MDR_SHARED(uint4, tile);                                           /* q, k, v: [s.tile][G]; y takes q's place */
     const int all = s.tile * P::G, warp = (int)threadIdx.x / 32, h = warp / P::W, w = warp % P::W;
     float *lse = (float *)(tile + 3 * all);                            /* [s.tile][G] */

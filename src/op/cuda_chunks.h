@@ -44,6 +44,7 @@ template <int N, bool ALL, typename S> static __device__ __forceinline__ void su
 template <typename S>
 static __global__ void __launch_bounds__(256) add_chunks(const S *part, Arg out, Cut cut, const int32_t *n_seq, uint32_t width, uint32_t cols, int32_t add)
 {
+    mdr_begin();
     MDR_SHARED(double, shared);
     const int64_t m = blockIdx.z;
     const uint32_t k = blockIdx.x * 32 + threadIdx.x, n = (uint32_t)n_seq[m], used = (n * cut.rows + cut.per - 1) / cut.per;

@@ -18,6 +18,7 @@ struct Direct {
 
 template <typename A, typename B> static __global__ __launch_bounds__(32 * DIRECT_WARPS) void direct(Direct d)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, n = d.n_seq[m], s0 = (int32_t)blockIdx.y * d.seqs, s1 = s0 + d.seqs < n ? s0 + d.seqs : n;
     const int32_t c = (int32_t)blockIdx.x / d.tiles * 32 + (int)threadIdx.x % 32;
     const int32_t o = ((int32_t)blockIdx.x % d.tiles * DIRECT_WARPS + (int)threadIdx.x / 32) * DEEP, at = o + d.shift;

@@ -101,6 +101,7 @@ template <int WN> static __device__ __forceinline__ void feed(unsigned char *to,
 /* ---- the image of w ---- */
 static __global__ void make_image(Arg w, Arg out, int32_t inner, int32_t cols, int32_t turned)       /* 32 by 32 a block of 32 x 8 */
 {
+    mdr_begin();
     MDR_SHARED(float, tile);                               /* [32][33]: (k, n), or (n, k) where w is turned                    */
     const int32_t k0 = (int32_t)blockIdx.x * 32, n0 = (int32_t)blockIdx.y * 32, ld = image_ld(inner);
     const int32_t r0 = turned ? n0 : k0, c0 = turned ? k0 : n0, rows = turned ? cols : inner, width = turned ? inner : cols;

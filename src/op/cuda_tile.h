@@ -172,6 +172,7 @@ template <int T> constexpr size_t float_shared(void) { return (size_t)4 * 64 / T
 template <int T, bool ROWS_K, bool B_TURNED>
 static __global__ __launch_bounds__(256, 2) void float_product(Panel a, Panel b, Panel bias, Panel out, Job job, int32_t part, int32_t add)
 {
+    mdr_begin();
     MDR_SHARED(float, shared);
     const int deep = 64 / T, pitch = 16 * T + 4, half = deep * pitch, tx = (int)threadIdx.x % 16, ty = (int)threadIdx.x / 16;
     Spot w;

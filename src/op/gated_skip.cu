@@ -30,6 +30,7 @@ template <int SIZE> static __device__ __forceinline__ void load_b(const Skip &a,
 
 template <int SIZE> static __global__ __launch_bounds__(THREADS) void skip_y(Skip a)
 {
+    mdr_begin();
     constexpr int N = COLUMNS<SIZE>;
     const uint32_t wide = (uint32_t)a.cols / N, i = blockIdx.x * blockDim.x + threadIdx.x, piece = i / wide;
     const int32_t m = (int32_t)blockIdx.z, r0 = (int32_t)piece * Y_ROWS, all = a.n_seq[m] * a.rows, col = (int32_t)(i - piece * wide) * N;
@@ -56,6 +57,7 @@ template <int SIZE> static __global__ __launch_bounds__(THREADS) void skip_y(Ski
 /* Block: 32 times N columns, a chunk of rows dealt to its 8 slots by turns. part: [member][chunk][cols]; NULL: nobody wants db. */
 template <int SIZE> static __global__ __launch_bounds__(WIDE *SLOTS) void skip_grad(Skip a, Cut k, float *part)
 {
+    mdr_begin();
     MDR_SHARED(float, shared);
     constexpr int N = COLUMNS<SIZE>;
     const int32_t m = (int32_t)blockIdx.z, c0 = (int32_t)blockIdx.x * WIDE * N, col = c0 + (int32_t)threadIdx.x % WIDE * N;

@@ -8,6 +8,7 @@ static constexpr int AT_ONCE = 2, WARPS = ROW_THREADS / 32, SPAN = 64, LIST = 25
 template <typename T, typename Table, int W>
 static __global__ void __launch_bounds__(ROW_THREADS) gather_rows(Arg table, Tall ids, Tall y, Spread s)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t count = spread_count(s, m), first = blockIdx.x * AT_ONCE * ROW_THREADS + threadIdx.x;
     Piece<Table, W> p[AT_ONCE];
@@ -65,6 +66,7 @@ template <typename T, int W>
 static __global__ void __launch_bounds__(ROW_THREADS, 4)
 scatter_rows(Tall dy, Tall ids, Cut cut, const int32_t *n_seq, Share share, float *part, Arg out, int32_t add)
 {
+    mdr_begin();
     MDR_SHARED(float, total);                                         /* [span][32 W], then the warps' lists                */
     const int64_t m = blockIdx.z;
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, wide = 32 * W;

@@ -118,6 +118,7 @@ static __device__ __forceinline__ void copy_group(uint4 *raw, const FilterGrad &
 
 static __global__ __launch_bounds__(THREADS, 1) void filter_grad(FilterGrad a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);
     const int32_t m = (int32_t)blockIdx.z, n = a.n_seq[m], c0 = (int32_t)blockIdx.x / PAIR * EIGHT, first = (int32_t)blockIdx.y * a.chunk;
     const int32_t last = first + a.chunk < n ? first + a.chunk : n;
@@ -195,6 +196,7 @@ static __device__ __forceinline__ void read_columns(uint32_t *planes, const Pane
 static constexpr int LONG_RAW = AT_DY + EIGHT * PLANE, LONG_W = LONG_RAW + RAW * 4, LONG_SHARED = LONG_W + TURNS * ROLES * EIGHT * TABLE<BAND>;
 static __global__ __launch_bounds__(THREADS, 2) void make_words(LongFilterGrad a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);
     const int32_t m = (int32_t)blockIdx.z, n = a.f.n_seq[m], c0 = (int32_t)blockIdx.x / a.blocks * EIGHT, block = (int32_t)blockIdx.x % a.blocks;
     const Group w = {m, (int32_t)blockIdx.y * EIGHT, n, a.f.rows};
@@ -260,6 +262,7 @@ static __device__ __forceinline__ void correlate_eight(float (*sum)[4], uint32_t
 /* One block a channel (x), all sequences or, where sums are wanted of each, one (y). */
 static __global__ __launch_bounds__(THREADS, 1) void long_filter_grad(LongFilterGrad a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);
     const int32_t m = (int32_t)blockIdx.z, n = a.f.n_seq[m], channel = (int32_t)blockIdx.x, only = a.add ? -1 : (int32_t)blockIdx.y;
     if (n == 0 || only >= n) return;

@@ -322,6 +322,7 @@ static __device__ __forceinline__ void convolve(float (*sum)[4], const uint32_t 
 template <int SEQS, int GROUPS, int THREADS, int N, int TAPS, typename PAIR>
 static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : TAPS > 3 ? 2 : 3) void mix(Mix a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, planes);
     uint32_t *table = planes + plane_at<SEQS>(CHANNELS, a.room), *zeros = table + CHANNELS * table_words(a.room);
     Weights<TAPS> *w = (Weights<TAPS> *)(zeros + ZEROS);

@@ -163,6 +163,7 @@ static __device__ __forceinline__ void rearrange_turn(uint32_t *shared, const ui
 }
 static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
 {
+    mdr_begin();
     MDR_SHARED(uint32_t, shared);
     Group now;
     int32_t c0;
@@ -199,6 +200,7 @@ template <int LINES> struct Long {
 /* Words of all channels' tables: skip is part of the filter. */
 template <int LINES> static __global__ void make_tables(MixGrad a)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, channels = TURNS * a.gap, i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), c = i % channels;
     const int32_t j = i / channels - EARLY;
     if (a.n_seq[m] == 0 || j >= BLOCK * LINES / 2) return;
@@ -236,6 +238,7 @@ template <int LINES> static __device__ __forceinline__ void read_group(uint32_t 
 }
 template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_mix_grad(MixGrad a)
 {
+    mdr_begin();
     typedef Long<LINES> At;
     MDR_SHARED(uint32_t, shared);
     Group now;

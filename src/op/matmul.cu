@@ -10,6 +10,7 @@
 /* x [.., 32 KC], y and bias are wide, x and y flat, bias is float. */
 template <int KC> static __global__ __launch_bounds__(192, 2) void held(Panel x, Panel y, Panel bias, Image w, Job job, int32_t groups)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, ring);
     x.flat = y.flat = true;                                /* known: what the compiler sees, it need not branch on                */
     const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -103,6 +104,7 @@ static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &
 template <int MT, int WN, bool FAST>
 static __global__ __launch_bounds__(128, 2) void streamed(Panel x, Panel w, Panel y, Panel bias, Image image, Job job, int32_t turned)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, ring);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
     if (FAST) x.flat = true;

@@ -97,6 +97,7 @@ static __device__ __forceinline__ void start(float (*acc)[2][4][4], Stream *f, c
 template <int NG, int STAGES>
 static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm(Matrices p, Image image, Rest rest)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, shared);                     /* the image, bias, gain, the rings                                    */
     constexpr bool FAST = STAGES > 0;
     if (FAST) p.x.flat = p.residual.flat = p.s.flat = p.y.flat = p.rstd.flat = true;     /* known: spares the compiler branches   */

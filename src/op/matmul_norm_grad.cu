@@ -118,6 +118,7 @@ static __device__ __forceinline__ void finish(float (*acc)[2][4][4], Stream *f, 
 template <int NG, int STAGES>
 static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_norm_grad(Matrices p, Image image, Rest rest)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, shared);                     /* the image, gain, the rings                                          */
     constexpr bool FAST = STAGES > 0;
     if (FAST) p.dy.flat = p.x.flat = p.rstd.flat = p.dres.flat = p.dx.flat = true;       /* known: spares the compiler branches   */

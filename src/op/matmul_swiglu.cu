@@ -99,6 +99,7 @@ static __device__ __forceinline__ uint4 round_row(const float (*acc)[4][4], int 
 
 template <int KC, bool FAST> static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_swiglu(Forth p)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, image);                      /* of each group gate and up; then the bias alike                      */
     if (FAST) p.x.flat = p.gate_up.flat = p.h.flat = true; /* known: spares the compiler branches                                 */
     const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -210,6 +211,7 @@ static __device__ __forceinline__ void finish(const float (*acc)[4][4], const un
 
 template <int KC, bool FAST> static __global__ __launch_bounds__(32 * WHOLE_WARPS, 1) void matmul_swiglu_grad(Back p)
 {
+    mdr_begin();
     MDR_SHARED(unsigned char, image);                      /* then the rings                                                      */
     if (FAST) p.dy.flat = p.gate_up.flat = p.dx.flat = true;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;

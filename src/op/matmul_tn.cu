@@ -125,6 +125,7 @@ template <int T, bool LAST> static __device__ __forceinline__ void end_sums(floa
 template <int T, bool FAST, bool SUMS, bool TOTAL>
 static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Arg sum, Job job, int32_t piece, int32_t part, int32_t add)
 {
+    mdr_begin();
     constexpr int DEPTH = DEEP<T, TOTAL>, BYTES = STAGE<T, TOTAL>, half = BYTES / 2;
     MDR_SHARED(unsigned char, ring);
     Spot w;
@@ -203,6 +204,7 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
 /* z (+)= a member's groups, one by one. part: its sequences are the chunks; a last row that z has not is `sum`'s. 4 columns a thread. */
 static __global__ void add_groups(Panel part, Panel z, Panel sum, Job job, int32_t add)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_chunk = (rows + job.chunk - 1) / job.chunk;
     const int32_t wide = (int32_t)part.a.ld / 4, id = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = id / wide, col = id % wide * 4;
     if (rows == 0 || row >= part.rows || col >= z.cols) return;
@@ -227,6 +229,7 @@ enum { MEET = 64 };                   /* parts at a time                        
 template <bool PIECES>
 static __global__ __launch_bounds__(256) void add_parts(Panel part, Panel z, Panel sum, Job job, int32_t each, int32_t add)
 {
+    mdr_begin();
     MDR_SHARED(float4, shared);
     const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_part = (rows + job.chunk - 1) / job.chunk;
     if (rows == 0) return;
@@ -267,6 +270,7 @@ static __global__ __launch_bounds__(256) void add_parts(Panel part, Panel z, Pan
 /* Sums of columns by themselves, whatever lies there: a thread a column, part [member][chunk][cols]. */
 static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float *part)
 {
+    mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, col = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     uint32_t from, to;
     if (col >= y.cols || !cut_range(cut, n_seq, m, blockIdx.y, &from, &to)) return;

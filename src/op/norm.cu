@@ -54,6 +54,7 @@ static __device__ __forceinline__ void norm_row(const Held<T, WIDTH(N), N> &h, c
 template <typename T, int N, bool CENTRED>
 static __global__ void __launch_bounds__(ROW_THREADS) norm(Tall x, Tall gain, Tall bias, Tall y, Tall mean, Tall rstd, Normed s)
 {
+    mdr_begin();
     constexpr int W = WIDTH(N), AT_ONCE = N == 2 ? 2 : 1;
     const int64_t m = blockIdx.z;
     const uint32_t lane = threadIdx.x % s.lanes, teams = ROW_THREADS / s.lanes, end = (uint32_t)s.n_seq[m] * s.rows;
@@ -77,6 +78,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) norm(Tall x, Tall gain, Ta
 template <typename T, int N, bool CENTRED>
 static __global__ void __launch_bounds__(ROW_THREADS, N ? 1 : 4) norm_grad(Tall x, Tall gain, Tall mean, Tall rstd, Tall dy, Tall dx, Normed s)
 {
+    mdr_begin();
     constexpr int W = WIDTH(N);
     const int64_t m = blockIdx.z;
     const uint32_t lanes = s.lanes, lane = threadIdx.x % lanes, teams = ROW_THREADS / lanes, end = (uint32_t)s.n_seq[m] * s.rows;
@@ -123,6 +125,7 @@ struct Slabs { uint32_t pieces, wide; };
 template <typename T, int W, bool CENTRED>
 static __global__ void __launch_bounds__(ROW_THREADS) norm_dw(Tall x, Tall mean, Tall rstd, Tall dy, Cut cut, const int32_t *n_seq, Slabs slabs, float *part)
 {
+    mdr_begin();
     MDR_SHARED(float, shared);                                        /* [slots][wide W]                                    */
     const int64_t m = blockIdx.z;
     const uint32_t lane = threadIdx.x % slabs.wide, slot = threadIdx.x / slabs.wide, slots = ROW_THREADS / slabs.wide;

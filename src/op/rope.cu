@@ -67,6 +67,7 @@ template <typename T> static __device__ __forceinline__ void turn(T *a, T *b, fl
 /* WHOLE: a vector is a head. Otherwise x1's vector lies half a head before x2's. */
 template <typename T, int N, bool WHOLE> static __global__ void __launch_bounds__(THREADS) rotate(Arg x, Arg y, const int32_t *n_seq, RopeShape s)
 {
+    mdr_begin();
     constexpr int PAIRS = WHOLE ? N / 2 : N;
     MDR_SHARED(float2, table);                                        /* [tile][half]: cos, sin */
     const int m = (int)blockIdx.z, row0 = (int)blockIdx.x % s.blocks * s.tile, seq0 = (int)blockIdx.x / s.blocks * s.seqs;

@@ -48,6 +48,7 @@ static __device__ __forceinline__ void step(const T *u, int32_t apart, const flo
 
 template <typename T, int N, int CH, bool GATED> static __global__ void __launch_bounds__(THREADS, 4) forward(Forward f)
 {
+    mdr_begin();
     constexpr int W = THREADS * CH, TILE = (GATED ? 3 : 2) * SCAN_CHUNK * W, RATES = 2 * SCAN_CHUNK * N;
     MDR_SHARED(unsigned char, shared);
     const int64_t m = blockIdx.z, s = blockIdx.y;
@@ -105,6 +106,7 @@ template <typename T, int N, int CH, bool GATED> static __global__ void __launch
 /* Any number of states and any types: one state after another over a tile of tokens. */
 template <bool GATED> static __global__ void __launch_bounds__(THREADS) forward_any(Forward f)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z, s = blockIdx.y;
     const int32_t k = (int32_t)(blockIdx.x * THREADS + threadIdx.x);
     if (s >= f.n_seq[m] || k >= f.cols) return;

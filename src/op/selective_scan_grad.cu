@@ -319,6 +319,7 @@ template <typename K> static __device__ __forceinline__ void put_sums(const Bloc
 
 template <typename K> static __global__ void __launch_bounds__(THREADS, K::BLOCKS) backward(Backward f)
 {
+    mdr_begin();
     constexpr int N = K::N, NT = K::NT;
     MDR_SHARED(unsigned char, shared);
     const int64_t m = blockIdx.z, s = blockIdx.y;
@@ -390,6 +391,7 @@ template <typename K> static __global__ void __launch_bounds__(THREADS, K::BLOCK
 /* Any number of states and any types: one state after another over a tile of tokens; its dh and da wait in scratch. */
 template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
 {
+    mdr_begin();
     MDR_SHARED(float, sums);                                                  /* [warps][32]                            */
     const int64_t m = blockIdx.z, s = blockIdx.y, block = (m * gridDim.y + s) * gridDim.x + blockIdx.x;
     const int32_t tid = (int32_t)threadIdx.x, lane = tid & 31, k = (int32_t)blockIdx.x * THREADS + tid;
@@ -477,6 +479,7 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward
 /* dB and dC of sequences that several blocks shared. */
 static __global__ void __launch_bounds__(THREADS) add_blocks(Backward f, int32_t blocks)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z, s = blockIdx.y;
     const int32_t i = (int32_t)blockIdx.x * THREADS + (int32_t)threadIdx.x, n = i % f.n_state, which = i / f.n_state & 1, t = i / f.n_state / 2;
     const Arg &out = which ? f.dc : f.db;

@@ -20,6 +20,7 @@ struct Terms {
 /* N terms, or with N = 0 x.n of them. */
 template <typename T, int W, int N> static __global__ void __launch_bounds__(ROW_THREADS) add_equal(Terms x, Tall y, Spread s)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t j = blockIdx.x * ROW_THREADS + threadIdx.x;
     if (j >= spread_count(s, m)) return;
@@ -61,6 +62,7 @@ static __device__ __forceinline__ void term_8(const Terms &x, int i, int64_t m, 
 }
 static __global__ void __launch_bounds__(ROW_THREADS) add_mixed(Terms x, Arg y, const int32_t *n_seq, uint32_t rows, uint32_t pieces)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t j = blockIdx.x * ROW_THREADS + threadIdx.x;
     if (j >= (uint32_t)n_seq[m] * rows * pieces) return;
@@ -78,6 +80,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) add_mixed(Terms x, Arg y, 
 }
 static __global__ void __launch_bounds__(ROW_THREADS) add_any(Terms x, Arg y, const int32_t *n_seq, uint32_t rows, uint32_t cols)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t j = blockIdx.x * ROW_THREADS + threadIdx.x;
     if (j >= (uint32_t)n_seq[m] * rows * cols) return;
@@ -137,6 +140,7 @@ enum { CUT_LEAST = 64, CUT_MOST = 64 };
 /* A block is blockDim.x pieces of W columns by blockDim.y rows; part: [member][chunk][cols]. Sums of reals: a thread's in float. */
 template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREADS) sum_chunk(Tall x, Cut cut, const int32_t *n_seq, uint32_t cols, double *part)
 {
+    mdr_begin();
     MDR_SHARED(float, shared);                        /* [blockDim.y][width]                                               */
     const int64_t m = blockIdx.z;
     const uint32_t width = blockDim.x * W, k0 = blockIdx.x * width, k = k0 + threadIdx.x * W;
@@ -165,6 +169,7 @@ template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREAD
 /* Sums of losses: a thread a column. */
 static __global__ void __launch_bounds__(ROW_THREADS) sum_chunk_double(Tall x, Cut cut, const int32_t *n_seq, uint32_t cols, double *part)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t k = blockIdx.x * ROW_THREADS + threadIdx.x;
     uint32_t from, to;
@@ -202,6 +207,7 @@ static size_t sum_rows_scratch(const Node *n, Extent e)
 /* A warp a row; the sums of one sequence lie in rows of out_cols. */
 static __global__ void __launch_bounds__(ROW_THREADS) sum_row(Arg x, Arg y, const int32_t *n_seq, uint32_t rows, uint32_t cols, uint32_t out_cols)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t q = blockIdx.x * (ROW_THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (q >= (uint32_t)n_seq[m] * rows) return;
@@ -234,6 +240,7 @@ template <typename T, typename S> static __device__ __forceinline__ S sum_every(
 /* 32 elements by BATCH_ROWS: a column of threads shares the sequences of one element. */
 static __global__ void __launch_bounds__(32 * BATCH_ROWS) sum_sequences(Terms x, Arg y, const int32_t *n_seq, uint32_t numel, uint32_t cols, int32_t adds)
 {
+    mdr_begin();
     MDR_SHARED(double, shared);
     const int64_t m = blockIdx.z;
     const uint32_t j = blockIdx.x * 32 + threadIdx.x, r = j / cols, k = j % cols;
@@ -291,6 +298,7 @@ static __device__ __forceinline__ void zero_element(const Arg &y, int64_t to)
 }
 static __global__ void __launch_bounds__(ROW_THREADS) move(Arg y, Arg x, Move v, const int32_t *n_seq)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t j = blockIdx.x * ROW_THREADS + threadIdx.x, one = v.rows * v.cols;
     if (j >= (uint32_t)n_seq[m] * one) return;

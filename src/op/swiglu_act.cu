@@ -7,6 +7,7 @@ enum { AT_ONCE = 2 };
 template <typename T, int W>
 static __global__ void __launch_bounds__(ROW_THREADS) swiglu_act(Tall x, Tall y, Spread s, uint32_t half)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t count = spread_count(s, m), first = blockIdx.x * AT_ONCE * ROW_THREADS + threadIdx.x;
     Piece<T, W> gate[AT_ONCE], up[AT_ONCE];
@@ -35,6 +36,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) swiglu_act(Tall x, Tall y,
 template <typename T, int W>
 static __global__ void __launch_bounds__(ROW_THREADS) swiglu_act_grad(Tall x, Tall dy, Tall dx, Spread s, uint32_t half)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t count = spread_count(s, m), first = blockIdx.x * AT_ONCE * ROW_THREADS + threadIdx.x;
     Piece<T, W> gate[AT_ONCE], up[AT_ONCE], back[AT_ONCE];

@@ -75,6 +75,7 @@ template <int W> static __device__ __forceinline__ void slope(int32_t kind, floa
 /* A thread takes pieces j, j + ROW_THREADS, ..; the next one is on its way while this one is computed. */
 template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREADS) unary(Tall x, Tall y, Spread s, int32_t kind, float a)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t all = spread_count(s, m), begin = blockIdx.x * TURNS * ROW_THREADS, full = begin + TURNS * ROW_THREADS, end = full < all ? full : all;
     uint32_t j = begin + threadIdx.x, row, piece;
@@ -101,6 +102,7 @@ template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREAD
 /* v: x, y or, where the derivative is a constant, dy. */
 template <typename T, int W> static __global__ void __launch_bounds__(ROW_THREADS) unary_grad(Tall v, Tall dy, Tall dx, Spread s, int32_t kind, float a)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     const uint32_t all = spread_count(s, m), begin = blockIdx.x * TURNS * ROW_THREADS, full = begin + TURNS * ROW_THREADS, end = full < all ? full : all;
     uint32_t j = begin + threadIdx.x, row, piece;

@@ -51,6 +51,7 @@ template <typename Rule>
 static __global__ void __launch_bounds__(THREADS)
 update(const int32_t *n_seq, const Hyper *hyper, int64_t stride, float *param, float *m, float *v, const float *grad, int64_t grad_member, const double *norm)
 {
+    mdr_begin();
     MDR_SHARED(Factors, shared);
     const int64_t member = blockIdx.z, at = (int64_t)blockIdx.x * BLOCK;
     if (n_seq[member] == 0) return;
@@ -93,6 +94,7 @@ static __device__ double block_sum(double x)
 static __global__ void __launch_bounds__(THREADS)
 square_sums(const int32_t *n_seq, int64_t stride, const float *grad, int64_t grad_member, int64_t pitch, double *partial)
 {
+    mdr_begin();
     const int64_t member = blockIdx.z, at = (int64_t)blockIdx.x * BLOCK;
     if (n_seq[member] == 0) return;
     double sum = 0.0;
@@ -107,6 +109,7 @@ square_sums(const int32_t *n_seq, int64_t stride, const float *grad, int64_t gra
 /* A member at rest has norm 0. */
 static __global__ void __launch_bounds__(THREADS) norms(const int32_t *n_seq, int64_t blocks, int64_t pitch, const double *partial, double *norm)
 {
+    mdr_begin();
     const int64_t member = blockIdx.z;
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < blocks && n_seq[member] > 0; i += THREADS) sum += partial[member * pitch + i];

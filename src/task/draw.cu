@@ -43,6 +43,7 @@ static __device__ __forceinline__ void generate(const DrawMember *member, int64_
 static __global__ void draw(int32_t batch, int32_t rows, const DrawMember *members, const int32_t *first, const int32_t *n_seq, int32_t *tokens,
                             int32_t *targets, int32_t *wanted, int32_t *work, int32_t work_size, int32_t shared)
 {
+    mdr_begin();
     MDR_SHARED(int32_t, room);
     const int64_t m = blockIdx.z;
     const int32_t begin = (int32_t)blockIdx.x * TOGETHER, end = min(begin + TOGETHER, n_seq[m]), lane = (int32_t)threadIdx.x;
@@ -72,6 +73,7 @@ static __global__ void draw(int32_t batch, int32_t rows, const DrawMember *membe
 /* A warp a member. */
 static __global__ void count(int32_t batch, const int32_t *n_seq, const int32_t *wanted, float *inv_count)
 {
+    mdr_begin();
     const int64_t m = blockIdx.z;
     int32_t n = 0;
     for (int32_t k = (int32_t)threadIdx.x; k < n_seq[m]; k += 32) n += wanted[m * batch + k];

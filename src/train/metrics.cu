@@ -8,6 +8,7 @@ enum { CHUNK = 128 };
 static __global__ void score_batch(const int32_t *n_seq, int32_t classes, const int32_t *vocab, const double *loss, int64_t loss_stride,
                                    const double *counts, int64_t counts_stride, const int64_t *size, SplitScore *score)
 {
+    mdr_begin();
     __shared__ ClassSums part[CHUNK];
     const int64_t m = blockIdx.z;
     if (n_seq[m] <= 0) return;

@@ -4,6 +4,7 @@
 
 static __global__ void before(int32_t n_member, int32_t batch, QueueState *state, const double *rate, Hyper *hyper, int32_t *first, int32_t *n_seq)
 {
+    mdr_begin();
     int32_t m = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     if (m >= n_member) return;
     QueueState s = state[m];
@@ -26,6 +27,7 @@ static __global__ void before(int32_t n_member, int32_t batch, QueueState *state
 static __global__ void after(int32_t n_member, QueueState *state, const int32_t *n_seq, const double *loss, int64_t loss_member, const double *norm,
                              const Hyper *hyper)
 {
+    mdr_begin();
     int32_t m = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     if (m >= n_member || n_seq[m] == 0) return;
     double x = loss[m * loss_member], g = norm && hyper[m].clip > 0 ? norm[m] : 0.0;

@@ -4,7 +4,8 @@
  * emu_device.h  what kernels call: barriers, shuffles, votes, matrix products, arithmetic
  * emu_host.h    what the host calls: memory, streams, recorded graphs, launches
  * Threads of a block are fibers (emulator.cpp), blocks run one after another, everything enqueued runs at once. Device memory is
- * host memory between inaccessible pages. Environment:
+ * host memory between inaccessible pages. Each thread of a kernel must call mdr_begin() once; until the first one does, a launch cannot
+ * touch device memory. Environment:
  *     MDR_EMU_ORDER=forward|backward|shuffle   order of blocks, warps and lanes between barriers; else forward and backward by turns
  *     MDR_EMU_COPY=early|late                  copy_16 takes effect at once, or only in copy_wait; else by turns
  *     MDR_EMU_MEMORY=bytes                     device memory (4 GiB)

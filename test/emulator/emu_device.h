@@ -13,6 +13,8 @@ unsigned emu_vote(int kind, unsigned mask, unsigned x, const char *file, int lin
 unsigned emu_active(void);
 /* Before a thread looks again at what another warp is to write: the other warps go on first. */
 void emu_yield(const char *file = __builtin_FILE(), int line = __builtin_LINE());
+/* A kernel's first statement; until its first thread is here, nobody can touch device memory. */
+void emu_begin(void);
 void emu_mma(float *d, const uint32_t *a, const uint32_t *b, int k, const char *file = __builtin_FILE(), int line = __builtin_LINE());
 void emu_ldmatrix(uint32_t *r, const void *row, int n, bool transposed, const char *file = __builtin_FILE(), int line = __builtin_LINE());
 /* Copies end at once, or (MDR_EMU_COPY) when the thread waits for their group. */

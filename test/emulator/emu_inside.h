@@ -33,5 +33,6 @@ bool emu_name_device(const void *p, char *text, size_t size);
 /* Is any of these bytes device memory? All of them? */
 bool emu_touches_device(const void *p, size_t bytes);
 bool emu_within_device(const void *p, size_t bytes);
+void emu_hide_device(bool hide);                          /* from kernels                                                 */
 void emu_check_device(void);                              /* were bytes behind an allocation written?                     */
 #endif

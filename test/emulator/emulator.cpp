@@ -68,7 +68,7 @@ static inline void change(Context *save, Context *to) { swapcontext(save, to); }
 struct Fiber { Context at; };
 /* Masks of lanes. ready: may run, those not started included; the running lane is ready. yielded: once other warps have had their turn. */
 struct Warp {
-    uint32_t ready, started, waiting, barrier, yielded, alive;
+    uint32_t ready, started, waiting, barrier, yielded, alive, begun;
     Fiber *fiber[32];
     EmuWait wait[32];
 };
@@ -80,7 +80,7 @@ static uint3 place[MAX_THREADS];
 static Warp *warp;                                        /* of the running thread */
 static int lane, n_warps, at_warp, idle_rounds, order[MAX_WARPS];
 static Order policy;
-static bool late, active;
+static bool late, active, closed;                         /* closed: nobody has begun, the device's memory is hidden */
 static const EmuLaunch *now;
 static const std::function<void()> *body;
 static Context outside;
@@ -271,6 +271,7 @@ static void fiber_main(void *arg)
     Fiber *self = (Fiber *)arg;
     for (;;) {
         (*body)();
+        if (!(warp->begun >> lane & 1u)) emu_die(now->file, now->line, "a thread ends that has not begun");
         warp->alive &= ~(1u << lane);
         warp->ready &= ~(1u << lane);
         const bool more = pick();
@@ -306,10 +307,18 @@ void emu_meet(int kind, unsigned mask, void *arg, bool whole_warp, const char *f
 void emu_yield(const char *file, int line)
 {
     if (!active) emu_die(file, line, "%s outside of a kernel", emu_kind_name[EMU_YIELD]);
-    warp->wait[lane] = EmuWait{EMU_YIELD, 1u << lane, nullptr, file, line};
+    warp->wait[lane] = EmuWait{EMU_YIELD, 0xffffffffu, nullptr, file, line};
     warp->ready &= ~(1u << lane);
     warp->yielded |= 1u << lane;
     suspend();
+}
+void emu_begin(void)
+{
+    if (warp->begun >> lane & 1u) emu_die(now->file, now->line, "a thread begins twice");
+    warp->begun |= 1u << lane;
+    if (!closed) return;
+    closed = false;
+    emu_hide_device(false);
 }
 int emu_barrier(int kind, int predicate, const char *file, int line)
 {
@@ -370,7 +379,7 @@ static void run_block(void)
     for (int w = 0; w < n_warps; w++) {
         const int left = threads - 32 * w;
         warps[w].ready = warps[w].alive = left >= 32 ? 0xffffffffu : (1u << left) - 1u;
-        warps[w].started = warps[w].waiting = warps[w].barrier = warps[w].yielded = 0;
+        warps[w].started = warps[w].waiting = warps[w].barrier = warps[w].yielded = warps[w].begun = 0;
     }
     memset(shared_base, 0xff, now->shared);
     idle_rounds = 0;
@@ -393,7 +402,7 @@ static void on_fault(int signal, siginfo_t *info, void *)
     if (active && p >= shared_base - PAGE && p < shared_end + PAGE)
         emu_die(now->file, now->line, "access to byte %td of %zu bytes of dynamic shared memory", p - shared_base, now->shared);
     if (active && p >= stacks && p < stacks + (STACK + 3 * PAGE) * (ptrdiff_t)MAX_THREADS) emu_die(now->file, now->line, "a thread's stack is full");
-    if (active) emu_die(now->file, now->line, "access to %s", in_device ? text : "memory of nobody");
+    if (active) emu_die(now->file, now->line, "access to %s%s", in_device ? text : "memory of nobody", in_device && closed ? " before mdr_begin" : "");
     if (in_device) fprintf(stderr, "emulator: the host touches memory of the device, %s\n", text);
     const int slot = signal == SIGSEGV ? 0 : signal == SIGBUS ? 1 : 2;
     sigaction(signal, &before[slot], nullptr);            /* and now again, for whoever was asked before us */
@@ -444,7 +453,8 @@ void emu_run(const EmuLaunch &launch, const std::function<void()> &thread)
     mine.ss_size = sizeof stack;
     sigaltstack(&mine, &old_stack);
     emu_watch();
-    active = true;
+    active = closed = true;
+    emu_hide_device(true);
     const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z, turn = seed % blocks;
     for (uint64_t i = 0; i < blocks; i++) {
         const uint64_t b = policy == BACKWARD ? blocks - 1 - i : policy == SHUFFLE ? (i + turn) % blocks : i;

@@ -168,15 +168,20 @@ struct Access {                                           /* while one lives the
     {
         if (depth++ == 0 && hidden) show(true);
     }
+    static bool hides(void) { return number("MDR_EMU_HIDE", used <= 64 << 20) != 0; }
     ~Access()
     {
-        if (--depth || number("MDR_EMU_HIDE", used <= 64 << 20) == 0) return;
+        if (--depth || !hides()) return;
         show(false);
         emu_watch();
     }
 };
 int Access::depth;
 bool Access::hidden;
+void emu_hide_device(bool hide)
+{
+    if (hide ? Access::hides() : Access::hidden) Access::show(!hide);
+}
 bool emu_name_device(const void *p, char *text, size_t size)
 {
     for (const auto &b : device) {

@@ -47,6 +47,7 @@ static uint32_t two(const float *m, int64_t at, int64_t step) { return pack_bf16
 /* ---- products: fragments filled by hand as cuda_mma.h says, and through shared memory by ldmatrix ---- */
 static __global__ void product_by_hand(const float *A, const float *B, float *D, int k)
 {
+    mdr_begin();
     const int lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
     float d[4] = {1.0f, 1.0f, 1.0f, 1.0f};
     const uint32_t a[4] = {two(A, g * k + 2 * t, 1), two(A, (g + 8) * k + 2 * t, 1), k == 16 ? two(A, g * k + 2 * t + 8, 1) : 0,
@@ -62,6 +63,7 @@ static __global__ void product_by_hand(const float *A, const float *B, float *D,
 /* A [16, 16] and B [16, 8] row major in shared memory: A's four 8x8 matrices as they are, B's two transposed. */
 static __global__ void product_by_ldmatrix(const bf16 *A, const bf16 *B, float *D)
 {
+    mdr_begin();
     MDR_SHARED(bf16, a_tile);
     bf16 *b_tile = a_tile + 256;
     const int lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
@@ -102,6 +104,7 @@ static void test_products(void)
 }
 template <int N, bool TURNED> static __global__ void load_matrices(uint32_t *out)
 {
+    mdr_begin();
     __shared__ __align__(16) uint16_t m[N][8][8];
     const int lane = (int)threadIdx.x;
     if (lane == 0)
@@ -127,6 +130,7 @@ template <int N, bool TURNED> static void test_ldmatrix(void)
 /* ---- shuffles and votes ---- */
 template <typename T> static __global__ void shuffles(T *out)
 {
+    mdr_begin();
     const int l = (int)threadIdx.x, w = l / 32, lane = l % 32;
     const T x = (T)(100 * w + lane);
     T *o = out + 9 * l;
@@ -162,6 +166,7 @@ template <typename T> static void test_shuffles(void)
 /* ---- barriers; threads that end early; a missing barrier must show ---- */
 template <bool BARRIER> static __global__ void reversed(int *out, int n)
 {
+    mdr_begin();
     MDR_SHARED(int, x);
     const int t = (int)(threadIdx.x + blockDim.x * threadIdx.y);
     if (t >= n) return;
@@ -187,6 +192,7 @@ template <bool BARRIER> static int wrong_after(const char *order, int n)
 }
 static __global__ void barrier_votes(int *out)
 {
+    mdr_begin();
     const int t = (int)threadIdx.x;
     const int n = __syncthreads_count(t % 3 == 0), a = __syncthreads_and(t < 50), b = __syncthreads_and(t < 70), o = __syncthreads_or(t == 69);
     out[t] = n + 100 * a + 1000 * b + 10000 * o;
@@ -209,6 +215,7 @@ static void test_barriers(void)
 /* Each warp waits for the one after it, or before it, to write its word. */
 static __global__ void in_turn(int *out, bool up)
 {
+    mdr_begin();
     __shared__ int word[9];
     const int w = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, from = up ? w - 1 : w + 1;
     if (lane == 0) word[w] = 0;
@@ -238,6 +245,7 @@ static void test_turns(void)
 /* ---- copies that nobody waits for must show ---- */
 template <bool WAIT> static __global__ void copied(const float *from, float *to)
 {
+    mdr_begin();
     MDR_SHARED(float, x);
     const int t = (int)threadIdx.x;
     copy_16(x + 4 * t, from + 4 * t, t != 3);
@@ -268,6 +276,7 @@ static void test_copies(void)
 /* ---- the runtime ---- */
 static __global__ void add(float *x, float by, int n)
 {
+    mdr_begin();
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i < n) x[i] += by;
 }
@@ -387,56 +396,70 @@ static void test_refusals(void)
 /* ---- what must end the program, with the right words ---- */
 static __global__ void stuck_barrier(int *)
 {
+    mdr_begin();
     if (threadIdx.x < 40) __syncthreads();
     else if (threadIdx.x < 50) __syncwarp(0xffffffffu);
 }
 static __global__ void stuck_shuffle(int *out)
 {
+    mdr_begin();
     if (threadIdx.x != 5) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1, 1);
     else __syncthreads();
 }
 static __global__ void never_told(int *)
 {
+    mdr_begin();
     __shared__ volatile int word;
     word = 0;
     while (!word) emu_yield();
 }
 static __global__ void mixed_up(int *out)
 {
+    mdr_begin();
     out[threadIdx.x] = threadIdx.x % 2 ? (int)__ballot_sync(0xffffffffu, 1) : __any_sync(0xffffffffu, 1);
 }
 static __global__ void no_warp(int *)
 {
+    mdr_begin();
     float d[4] = {};
     const uint32_t a[4] = {}, b[2] = {};
     mma_16816(d, a, b);
 }
 static __global__ void crooked(int *)
 {
+    mdr_begin();
     MDR_SHARED(bf16, x);
     uint32_t r[4];
     ldmatrix<4, false>(r, x + threadIdx.x);
 }
 static __global__ void not_shared(int *out)
 {
+    mdr_begin();
     uint32_t r[1];
     ldmatrix<1, false>(r, out);
 }
-static __global__ void write_at(int *out, int64_t at) { out[at] = 1; }
+static __global__ void write_at(int *out, int64_t at)
+{
+    mdr_begin();
+    out[at] = 1;
+}
 static __global__ void write_shared(int *, int64_t at)
 {
+    mdr_begin();
     MDR_SHARED(char, x);
     x[at] = 1;
 }
 #ifndef __SANITIZE_ADDRESS__
 static __global__ void misaligned(int *out)
 {
+    mdr_begin();
     const int2 *two = (const int2 *)(out + 1 + 2 * threadIdx.x);
     out[0] = two->x + two->y;
 }
 #endif
 static __global__ void finds_nothing(int *out)
 {
+    mdr_begin();
     __shared__ float x[40];
     MDR_SHARED(float, y);
     out[threadIdx.x] = isnan(x[threadIdx.x]) && isnan(y[threadIdx.x]);
@@ -444,7 +467,30 @@ static __global__ void finds_nothing(int *out)
     x[threadIdx.x] = y[threadIdx.x] = 1.0f;
 }
 static __global__ void takes_arg(Arg) {}
-static __global__ void no_mask(int *out) { out[threadIdx.x] = __shfl_sync(0xfffffffeu, 1, 0); }
+static __global__ void no_mask(int *out)
+{
+    mdr_begin();
+    out[threadIdx.x] = __shfl_sync(0xfffffffeu, 1, 0);
+}
+static __global__ void never_begins(int *out) { (void)out; }
+static __global__ void some_begin(int *out)
+{
+    if (threadIdx.x < 40) mdr_begin();
+    if (threadIdx.x < 40) out[threadIdx.x] = 1;
+}
+static __global__ void begins_twice(int *)
+{
+    mdr_begin();
+    mdr_begin();
+}
+#ifndef __SANITIZE_ADDRESS__
+static __global__ void begins_late(int *out)
+{
+    int x = out[threadIdx.x];
+    mdr_begin();
+    out[threadIdx.x] = x + 1;
+}
+#endif
 template <typename F> static void must_die(int line, const char *with, F run)
 {
     int pipes[2];
@@ -484,6 +530,9 @@ static void test_deaths(void)
     MUST_DIE("not in shared memory", not_shared, 32, 0);
     MUST_DIE("lane 0 is not in its mask", no_mask, 32, 0);
     MUST_DIE("of an allocation of 400 bytes was written", write_at, 1, 0, 100);
+    MUST_DIE("a thread ends that has not begun", never_begins, 32, 0);
+    MUST_DIE("a thread ends that has not begun", some_begin, 64, 0);
+    MUST_DIE("a thread begins twice", begins_twice, 32, 0);
     int here = 0;
     int *host = &here;
     must_die(__LINE__, "which is not the device's", [=]() { MDR_LAUNCH(no_mask, 1, 32, 0, nullptr, host); });
@@ -491,6 +540,7 @@ static void test_deaths(void)
     must_die(__LINE__, "which is not the device's", [=]() { MDR_LAUNCH(takes_arg, 1, 32, 0, nullptr, arg); });
     MUST_DIE("of 1000 bytes of dynamic shared memory was written", write_shared, 1, 1000, 1000);
 #ifndef __SANITIZE_ADDRESS__
+    MUST_DIE("of an allocation of 400 bytes before mdr_begin", begins_late, 1, 0);
     MUST_DIE("not a multiple of its type's size", misaligned, 1, 0);
     MUST_DIE("access to byte 512 of an allocation of 400 bytes", write_at, 1, 0, 128);
     must_die(__LINE__, "the host touches memory of the device, byte 4 of an allocation of 400 bytes", [=]() { *(volatile int *)(out + 1) = 1; });
