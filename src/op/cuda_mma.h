@@ -70,13 +70,16 @@ static __device__ __forceinline__ uint32_t transpose_8x8(uint32_t x)
 
 /* Asynchronous copies of 16 aligned bytes from global to shared memory; where `there` is false 16 zero bytes are written and `from` is
  * not read. Groups end with copy_commit; copy_wait<n> waits until at most n groups of this thread are under way (then
- * __syncthreads for the other threads' copies). */
-static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
+ * __syncthreads for the other threads' copies). LINE: all of its 128 bytes
+ * will be wanted soon and come as far as the L2 cache at once: rows copied 64 bytes at a time come a quarter faster. */
+template <bool LINE = false> static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
 {
 #ifdef MDR_CUDA_EMULATED
     emu_copy_16(to, from, there);
 #else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to), bytes = there ? 16 : 0;
+    if constexpr (LINE) asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+    else asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
 #endif
 }
 static __device__ __forceinline__ void copy_commit(void)

@@ -49,11 +49,11 @@ static __device__ __forceinline__ void gather_8(float v[8], const float (*acc)[4
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = acc[j / 2][2 * half + j % 2];
 }
-static __device__ __forceinline__ void store_piece(unsigned char *to, int64_t size, const float (*acc)[4], int half)
+template <typename T> static __device__ __forceinline__ void store_piece(T *to, const float (*acc)[4], int half)
 {
     float v[8];
     gather_8(v, acc, half);
-    if (size == 2) {
+    if constexpr (sizeof(T) == 2) {
         *(uint4 *)to = pack_8(v);
     } else {
         ((float4 *)to)[0] = make_float4(v[0], v[1], v[2], v[3]);
@@ -64,12 +64,14 @@ static __device__ __forceinline__ void store_piece(unsigned char *to, int64_t si
 /* ---- pieces of 32 of k by 32 columns of the image, for blocks that hold their rows of x ---- */
 enum { HELD_STAGES = 4, HELD_CHUNK = 32 * 64 + 64 };      /* the 64: copies of neighbouring pieces of k meet other banks       */
 
-/* Thread: piece threadIdx % (4 KC) of every step-th row; from: this piece of row threadIdx / (4 KC). */
+/* Thread of 128: piece threadIdx % (4 KC) of every step-th row; from: this piece of row threadIdx / (4 KC). */
 template <int KC> static __device__ __forceinline__ void held_copy(unsigned char *to, const bf16 *from, int32_t ld)
 {
-    const int k = (int)threadIdx.x % (4 * KC), step = (int)blockDim.x / (4 * KC);
-    to += k / 4 * HELD_CHUNK + k % 4 * 16;
-    for (int n = (int)threadIdx.x / (4 * KC); n < 32; n += step, from += step * ld) copy_16(to + n * 64, from, true);
+    constexpr int step = 128 / (4 * KC);
+    const int k = (int)threadIdx.x % (4 * KC), n = (int)threadIdx.x / (4 * KC);
+    to += k / 4 * HELD_CHUNK + k % 4 * 16 + n * 64;
+#pragma unroll
+    for (int i = 0; i < 32 / step; i++) copy_16(to + i * step * 64, from + i * step * ld, true);
 }
 
 /* ---- 64 of k at a time of 128 rows of x and 64 WN columns ---- */

@@ -83,7 +83,7 @@ static __device__ __forceinline__ void see_all(Arrival *a, int32_t first)
 static __device__ __forceinline__ void copy_rows(unsigned char *slot, const bf16 *from, int64_t ld, int32_t left)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) copy_16(slot + 512 * i, from + 8 * i * ld, 8 * i < left);
+    for (int i = 0; i < 4; i++) copy_16<true>(slot + 512 * i, from + 8 * i * ld, 8 * i < left);
 }
 template <int STAGES> static __device__ __forceinline__ void take_rows(uint4 u[4], const unsigned char *slot)
 {

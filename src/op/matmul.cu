@@ -6,29 +6,33 @@
  * Which of the two depends on the node and on how its values lie, never on the number of members. */
 #include "op/cuda_product.h"
 
-/* ---- held: KC pieces of 32 of k in registers; blocks of 4 or 6 warps of 32 rows; `groups` groups of 32 columns a block (y) ---- */
-/* x [.., 32 KC], y and bias are wide, x and y flat, bias is float. */
-template <int KC> static __global__ __launch_bounds__(192, 2) void held(Panel x, Panel y, Panel bias, Image w, Job job, int32_t groups)
+/* ---- held: KC pieces of 32 of k in registers; blocks of 4 warps of 32 rows; `groups` groups of 32 columns a block (y) ---- */
+static constexpr int HELD_ROWS = 128, HELD_BLOCKS = 4;     /* blocks: of a processor                                              */
+/* x [.., 32 KC], y and bias are wide, x and y flat, y is of T, bias float; the image's numbers are counted in 32 bits, which with all sums
+ * of 8 columns one after the other lets 4 blocks into the registers. */
+template <int KC, typename T>
+static __global__ __launch_bounds__(HELD_ROWS, HELD_BLOCKS) void held(Panel x, Panel y, Panel bias, Image w, Job job, int32_t groups)
 {
     mdr_begin();
     MDR_SHARED(unsigned char, ring);
     x.flat = y.flat = true;                                /* known: what the compiler sees, it need not branch on                */
     const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, first = (int32_t)(blockIdx.x * blockDim.x);
-    const int32_t row0 = first + (int)threadIdx.x / 32 * 32 + g;
+    const int32_t m = (int32_t)blockIdx.z, row0 = (int32_t)blockIdx.x * HELD_ROWS + (int)threadIdx.x / 32 * 32 + g;
     const int32_t n0 = (int32_t)blockIdx.y * groups * 32, n1 = n0 + groups * 32 < y.cols ? n0 + groups * 32 : y.cols;
-    if (first >= rows) return;
-    const bf16 *piece = w.data + m * w.member + (int64_t)(n0 + (int)threadIdx.x / (4 * KC)) * w.ld + (int)threadIdx.x % (4 * KC) * 8;
+    const int32_t left = job.n_seq[m] * job.rows - row0;   /* rows from this thread's first one on                                */
+    if (left + row0 <= (int32_t)blockIdx.x * HELD_ROWS) return;
+    const bf16 *image = w.data + m * w.member;
+    int32_t piece = (n0 + (int)threadIdx.x / (4 * KC)) * w.ld + (int)threadIdx.x % (4 * KC) * 8;
 #pragma unroll 1
     for (int q = 0; q < HELD_STAGES - 1; q++, piece += 32 * w.ld) {
-        if (n0 + 32 * q < n1) held_copy<KC>(ring + q * KC * HELD_CHUNK, piece, w.ld);
+        if (n0 + 32 * q < n1) held_copy<KC>(ring + q * KC * HELD_CHUNK, image + piece, w.ld);
         copy_commit();
     }
     Rows a[KC][2];
     const uint4 *from[4];
 #pragma unroll
     for (int i = 0; i < 4; i++)                            /* rows beyond the last: any number, they are not stored                */
-        from[i] = (const uint4 *)((const bf16 *)x.a.data + row_at(x, m, 0, row0 + 8 * i < rows ? row0 + 8 * i : 0) + 8 * t);
+        from[i] = (const uint4 *)((const bf16 *)x.a.data + row_at(x, m, 0, 8 * i < left ? row0 + 8 * i : 0) + 8 * t);
 #pragma unroll
     for (int c = 0; c < KC; c++)
 #pragma unroll
@@ -37,31 +41,31 @@ template <int KC> static __global__ __launch_bounds__(192, 2) void held(Panel x,
             a[c][i] = Rows{{{u.x, v.x, u.y, v.y}, {u.z, v.z, u.w, v.w}}};
         }
     int stage = 0;
-    const unsigned char *mine = ring + dealt(g, 0) * 64 + t * 16;
-    unsigned char *to = (unsigned char *)y.a.data + (row_at(y, m, 0, row0) + n0 + 8 * t) * y.a.size;
+    T *to = (T *)y.a.data + row_at(y, m, 0, row0) + n0 + 8 * t;
 #pragma unroll 1
-    for (int32_t n = n0; n < n1; n += 32, to += 32 * y.a.size) {
+    for (int32_t n = n0; n < n1; n += 32, to += 32) {
         float acc[2][4][4], b[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         copy_wait<HELD_STAGES - 2>();
         __syncthreads();
         const int next = stage == 0 ? HELD_STAGES - 1 : stage - 1;
-        if (n + 32 * (HELD_STAGES - 1) < n1) held_copy<KC>(ring + next * KC * HELD_CHUNK, piece, w.ld);
+        if (n + 32 * (HELD_STAGES - 1) < n1) held_copy<KC>(ring + next * KC * HELD_CHUNK, image + piece, w.ld);
         piece += 32 * w.ld;
         copy_commit();
         if (bias.a.data && n + 8 * t < n1) read_wide_8((const float *)bias.a.data + m * bias.a.member + n + 8 * t, b);
         begin<2>(acc, b);
+        const unsigned char *mine = ring + stage * KC * HELD_CHUNK + dealt(g, 0) * 64 + t * 16;
 #pragma unroll
-        for (int c = 0; c < KC; c++)
+        for (int j = 0; j < 4; j++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const uint4 u = *(const uint4 *)(mine + (stage * KC + c) * HELD_CHUNK + 2 * j * 64);
+            for (int c = 0; c < KC; c++) {
+                const uint4 u = *(const uint4 *)(mine + c * HELD_CHUNK + 2 * j * 64);
                 const uint32_t b4[4] = {u.x, u.y, u.z, u.w};
                 multiply<2>(acc, j, a[c], b4);
             }
         stage = stage == HELD_STAGES - 1 ? 0 : stage + 1;
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            if (row0 + 8 * i < rows && n + 8 * t < n1) store_piece(to + 8 * i * y.a.ld * y.a.size, y.a.size, acc[i / 2], i % 2);
+            if (8 * i < left && n + 8 * t < n1) store_piece(to + 8 * i * y.a.ld, acc[i / 2], i % 2);
     }
 }
 
@@ -196,15 +200,14 @@ static void run_float(Product p)
     else
         MDR_LAUNCH((float_product<4, false, false>), grid, 256, float_shared<4>(), p.stream, p.x, p.w, p.bias, p.y, p.job, 0, 0);
 }
-template <int KC> static void run_held(const Product &p)
+template <int KC, typename T> static void run_held(const Product &p)
 {
-    const int threads = mdr_ceil_div(p.tall, 192) * p.members >= 2 * PROCESSORS ? 192 : 128;
-    const int64_t tiles = mdr_ceil_div(p.tall, threads), all = mdr_ceil_div(p.cols, 32);
-    const int64_t want = 2 * PROCESSORS / (tiles * p.members), parts = want < 1 ? 1 : want < all ? want : all;
+    const int64_t tiles = mdr_ceil_div(p.tall, HELD_ROWS), all = mdr_ceil_div(p.cols, 32);
+    const int64_t want = HELD_BLOCKS * PROCESSORS / (tiles * p.members), parts = want < 1 ? 1 : want < all ? want : all;
     const int32_t groups = (int32_t)mdr_ceil_div(all, parts);
     const size_t bytes = HELD_STAGES * KC * HELD_CHUNK;
-    MDR_ALLOW_SHARED(held<KC>, bytes);
-    MDR_LAUNCH((held<KC>), mdr_grid(tiles, mdr_ceil_div(all, groups), p.members), threads, bytes, p.stream, p.x, p.y, p.bias, p.image,
+    MDR_ALLOW_SHARED((held<KC, T>), bytes);
+    MDR_LAUNCH((held<KC, T>), mdr_grid(tiles, mdr_ceil_div(all, groups), p.members), HELD_ROWS, bytes, p.stream, p.x, p.y, p.bias, p.image,
                p.job, groups);
 }
 template <int MT, int WN, bool FAST> static void run_streamed(Product p)
@@ -241,11 +244,11 @@ static void run(const Call *c, int64_t, int64_t)
     p.stream = c->stream;
     p.image = image_of(c, in[0].size, p.inner, p.cols);
     const bool fast = p.image.data && plain_bf16(p.x);
-    const bool direct = fast && p.y.wide && p.y.flat && (!has_bias || (p.bias.wide && in[2].size == 4));
+    const bool direct = fast && p.y.wide && p.y.flat && (!has_bias || (p.bias.wide && in[2].size == 4)) && (int64_t)p.cols * p.inner < 1 << 30;
     if (in[0].size != 2 && in[1].size != 2 && c->out[0].size != 2) run_float(p);
-    else if (direct && p.inner == 32) run_held<1>(p);
-    else if (direct && p.inner == 64) run_held<2>(p);
-    else if (direct && p.inner == 128) run_held<4>(p);
+    else if (direct && p.inner == 32) (p.y.a.size == 2 ? run_held<1, bf16> : run_held<1, float>)(p);
+    else if (direct && p.inner == 64) (p.y.a.size == 2 ? run_held<2, bf16> : run_held<2, float>)(p);
+    else if (direct && p.inner == 128) (p.y.a.size == 2 ? run_held<4, bf16> : run_held<4, float>)(p);
     else if (fast && p.cols > 64) run_streamed<4, 2, true>(p);
     else if (fast) run_streamed<2, 1, true>(p);
     else run_streamed<2, 1, false>(p);
