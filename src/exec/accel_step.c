@@ -22,7 +22,7 @@ struct AccelExec {
     int32_t *n_seq, *one, *ones;
     Hyper *hyper;
     double *norm, *partial;
-    double *result, *host;                /* [n][result_n]: DT_SUM outputs, on the device and here                       */
+    double *result, *host;                /* [n][result_n]: DT_SUM outputs for the host, gathered there and here         */
     int64_t *result_at, result_n;
     void **mirror;                        /* [n * outputs]: other outputs fetched so far in this step                    */
     Recording *step;
@@ -200,18 +200,6 @@ static Err *run_phase(AccelExec *a, Phase phase, const Frame *f)
     return mdr_accel_join(a->accel);
 }
 
-static Err *gather_results(AccelExec *a, const Frame *f)
-{
-    for (int32_t i = 0; i < a->p->graph->n_output; i++) {
-        if (a->result_at[i] < 0) continue;
-        Value v = a->p->graph->output[i];
-        Arg x = mdr_exec_arg(a->p, f, &a->p->output[i]);
-        int64_t n = mdr_numel(a->p->graph->node[v.node].out[v.out].shape);
-        MDR_TRY(mdr_accel_copy(a->accel, a->result + a->result_at[i], a->result_n * 8, x.data, x.member * 8, n * 8, a->n));
-    }
-    return NULL;
-}
-
 static Err *update_members(AccelExec *a, Population *pop)
 {
     const Plan *p = a->p;
@@ -240,7 +228,6 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update)
         MDR_TRY(mdr_accel_copy(a->accel, a->base[PL_POST] + p->copy[i].offset * p->real, p->size[PL_POST], x.data, x.member * p->real,
                                p->copy[i].numel * p->real, a->n));
     }
-    MDR_TRY(gather_results(a, &f));
     if (update) MDR_TRY(update_members(a, pop));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
     return mdr_accel_launched(a->accel);
@@ -313,10 +300,25 @@ static Err *send(AccelExec *a, Population *pop, const StepInput *input, int32_t 
     return e;
 }
 
+/* Not part of the recorded step: who stays on the device reads them where they lie. */
+static Err *gather_results(AccelExec *a)
+{
+    const Frame f = frame(a, a->pop);
+    for (int32_t i = 0; i < a->p->graph->n_output; i++) {
+        if (a->result_at[i] < 0) continue;
+        Value v = a->p->graph->output[i];
+        Arg x = mdr_exec_arg(a->p, &f, &a->p->output[i]);
+        int64_t n = mdr_numel(a->p->graph->node[v.node].out[v.out].shape);
+        MDR_TRY(mdr_accel_copy(a->accel, a->result + a->result_at[i], a->result_n * 8, x.data, x.member * 8, n * 8, a->n));
+    }
+    return NULL;
+}
+
 static Err *fetch(AccelExec *a, StepOut *out)
 {
     double *norm = mdr_alloc((size_t)a->n * sizeof *norm);
-    Err *e = mdr_accel_download(a->accel, a->host, a->result, a->result_n * a->n * 8);
+    Err *e = gather_results(a);
+    if (!e) e = mdr_accel_download(a->accel, a->host, a->result, a->result_n * a->n * 8);
     if (!e && a->clips && a->update) e = mdr_accel_download(a->accel, norm, a->norm, a->n * 8);
     for (int32_t m = 0; m < a->n && !e; m++) {
         out[m] = (StepOut){norm[m], isfinite(norm[m])};
@@ -397,8 +399,10 @@ Hyper *mdr_exec_accel_hyper(Exec *e) { return mdr_exec_of_accel(e)->hyper; }
 const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member)
 {
     const AccelExec *a = mdr_exec_of_accel(e);
-    *member = a->result_n;
-    return a->result_at[i] < 0 ? NULL : a->result + a->result_at[i];
+    const Frame f = frame(a, a->pop);
+    const Arg x = mdr_exec_arg(a->p, &f, &a->p->output[i]);
+    *member = x.member;
+    return a->result_at[i] < 0 ? NULL : x.data;
 }
 const double *mdr_exec_accel_norm(const Exec *e)
 {

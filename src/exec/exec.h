@@ -100,7 +100,7 @@ MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
 MDR_API void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member);      /* input i; member stride in elements              */
 MDR_API int32_t *mdr_exec_accel_n_seq(Exec *e);                               /* [n_member]                                      */
 MDR_API Hyper *mdr_exec_accel_hyper(Exec *e);                                 /* [n_member]                                      */
-MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member);   /* output i, DT_SUM; stride in elements   */
+MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member);   /* output i, DT_SUM, as the step left it; stride in elements */
 MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /* [n_member] norms of gradients; NULL: the step being
                                                                                  recorded clips nobody                           */
 typedef Err *ExecHook(void *ctx, Exec *e);                                    /* enqueues on the Accel's stream, nothing else    */
