@@ -94,7 +94,7 @@ static void run(const Plan *p, Accel *accel, const Kinds *k, int32_t n, const in
     ok(mdr_exec_open_accel(p, accel, n, &e));
     ok(mdr_exec_population_new(p, accel, n, &pop));
     for (int32_t i = 0; i < n; i++) give(p, e, pop, accel, k, i, kind[i]);
-    ok(mdr_exec_record(e, pop, true, NULL, NULL, NULL));
+    ok(mdr_exec_record(e, pop, true, NULL));
     ok(mdr_exec_replay(e));
     int64_t member;
     const double *loss = mdr_exec_accel_sum(e, 0, &member);

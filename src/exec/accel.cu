@@ -17,6 +17,7 @@ struct Accel {
     cudaEvent_t *mark;
     cudaStream_t side[MDR_ACCEL_SIDES];
     cudaEvent_t forked, joined[MDR_ACCEL_SIDES];
+    bool out[MDR_ACCEL_SIDES];                        /* forked, not joined yet                                              */
 };
 struct Recording { cudaGraphExec_t run; int32_t launches; };
 
@@ -178,16 +179,21 @@ extern "C" Err *mdr_accel_launched(Accel *)
     return NULL;
 }
 
-extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i % MDR_ACCEL_SIDES]; }
-extern "C" Err *mdr_accel_fork(Accel *a)
+extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i]; }
+extern "C" Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to)
 {
     CUDA_TRY(cudaEventRecord(a->forked, a->stream));
-    for (int i = 0; i < MDR_ACCEL_SIDES; i++) CUDA_TRY(cudaStreamWaitEvent(a->side[i], a->forked, 0));
+    for (int32_t i = from; i < to; i++) {
+        CUDA_TRY(cudaStreamWaitEvent(a->side[i], a->forked, 0));
+        a->out[i] = true;
+    }
     return NULL;
 }
 extern "C" Err *mdr_accel_join(Accel *a)
 {
     for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+        if (!a->out[i]) continue;
+        a->out[i] = false;
         CUDA_TRY(cudaEventRecord(a->joined[i], a->side[i]));
         CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
     }
@@ -196,6 +202,7 @@ extern "C" Err *mdr_accel_join(Accel *a)
 
 extern "C" Err *mdr_accel_record_begin(Accel *a)
 {
+    memset(a->out, 0, sizeof a->out);                 /* of a recording that failed between fork and join                    */
     CUDA_TRY(cudaStreamBeginCapture(a->stream, cudaStreamCaptureModeThreadLocal));
     return NULL;
 }

@@ -49,10 +49,10 @@ MDR_API int32_t mdr_accel_launches(const Recording *r);               /* kernels
 MDR_API Err *mdr_accel_replay(Accel *a, Recording *r);
 MDR_API void mdr_accel_recording_free(Recording *r);
 
-/* Small pieces of work that do not depend on one another run side by side: between fork and join they are enqueued on sides (any
- * number i; cudaStream_t). They see what was enqueued before the fork; what comes after the join sees them. */
+/* Pieces of work that do not depend on one another run side by side: after fork, sides [from, to) (cudaStream_t) see what was enqueued
+ * before it; join ends all that were forked: what comes after it sees them. A side is forked once before it is joined. */
 enum { MDR_ACCEL_SIDES = 8 };
-MDR_API Err *mdr_accel_fork(Accel *a);
+MDR_API Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to);
 MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
 MDR_API Err *mdr_accel_join(Accel *a);
 

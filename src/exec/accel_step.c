@@ -183,21 +183,39 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
     }
     return NULL;
 }
-/* What a phase prepares for later ones (weights in a kernel's layout) is small, many, and needs no scratch: side by side. */
-static Err *run_phase(AccelExec *a, Phase phase, const Frame *f)
+static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
+
+/* What STEP prepares for later phases (weights in a kernel's layout) is small, many, and needs no scratch: side by side, until the join. */
+enum { DATA_SIDE = MDR_ACCEL_SIDES - 1 };
+static Err *fork_step(AccelExec *a, const Frame *f)
 {
-    const int32_t from = a->p->begin[phase], to = a->p->begin[phase + 1];
+    const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
     int32_t plain = to;
     while (plain > from && a->p->instr[plain - 1].prep_units) plain--;
     if (a->profiling || to - plain < 2) return run_instrs(a, from, to, f);
     MDR_TRY(run_instrs(a, from, plain, f));
-    MDR_TRY(mdr_accel_fork(a->accel));
+    MDR_TRY(mdr_accel_fork(a->accel, 0, DATA_SIDE));
     for (int32_t i = plain; i < to; i++) {
         Frame side = *f;
-        side.stream = mdr_accel_side(a->accel, i);
+        side.stream = mdr_accel_side(a->accel, i % DATA_SIDE);
         mdr_exec_instr(a->p, &a->p->instr[i], &side, 0, -1);
     }
-    return mdr_accel_join(a->accel);
+    return NULL;
+}
+
+/* Drawing a batch takes about as long as STEP, which seldom reads inputs: beside it, until the join. */
+static bool step_reads_inputs(const Plan *p)
+{
+    for (int32_t i = p->begin[PH_STEP]; i < p->begin[PH_STEP + 1]; i++)
+        for (int k = 0; k < MDR_MAX_IN; k++)
+            if (p->instr[i].in[k].place == PL_INPUT) return true;
+    return false;
+}
+static Err *fork_data(AccelExec *a, Exec *exec, const ExecHooks *h)
+{
+    if (step_reads_inputs(a->p)) return h->data(h->ctx, exec, mdr_accel_stream(a->accel));
+    MDR_TRY(mdr_accel_fork(a->accel, DATA_SIDE, DATA_SIDE + 1));
+    return h->data(h->ctx, exec, mdr_accel_side(a->accel, DATA_SIDE));
 }
 
 static Err *update_members(AccelExec *a, Population *pop)
@@ -212,14 +230,17 @@ static Err *update_members(AccelExec *a, Population *pop)
     return NULL;
 }
 
-static Err *enqueue(AccelExec *a, Population *pop, bool update)
+static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, const ExecHooks *hooks)
 {
     const Plan *p = a->p;
     Frame f = frame(a, pop);
     int32_t last = p->begin[PH_COUNT];
+    if (hooks && hooks->before) MDR_TRY(hooks->before(hooks->ctx, exec, f.stream));
+    if (hooks && hooks->data) MDR_TRY(fork_data(a, exec, hooks));
     MDR_TRY(mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
-    MDR_TRY(run_phase(a, PH_STEP, &f));
+    MDR_TRY(fork_step(a, &f));
     if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_fill(a->accel, a->base[PL_POST], 0, p->size[PL_POST] * a->n));
+    MDR_TRY(mdr_accel_join(a->accel));
     MDR_TRY(run_phase(a, PH_SEQ, &f));
     MDR_TRY(run_phase(a, PH_POST, &f));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last));
@@ -230,10 +251,11 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update)
     }
     if (update) MDR_TRY(update_members(a, pop));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
+    if (hooks && hooks->after) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
     return mdr_accel_launched(a->accel);
 }
 
-static Err *record(AccelExec *a, Population *pop, bool update, Exec *exec, ExecHook *before, ExecHook *after, void *ctx)
+static Err *record(AccelExec *a, Population *pop, bool update, Exec *exec, const ExecHooks *hooks)
 {
     mdr_accel_recording_free(a->step);
     a->step = NULL;
@@ -242,9 +264,7 @@ static Err *record(AccelExec *a, Population *pop, bool update, Exec *exec, ExecH
     a->clips = false;
     for (int32_t m = 0; m < pop->n; m++) a->clips = a->clips || pop->hyper[m].clip > 0;
     MDR_TRY(mdr_accel_record_begin(a->accel));
-    Err *e = before ? before(ctx, exec) : NULL;
-    if (!e) e = enqueue(a, pop, update);
-    if (!e && after) e = after(ctx, exec);
+    Err *e = enqueue(a, pop, update, exec, hooks);
     Err *ended = mdr_accel_record_end(a->accel, &a->step);
     if (!e) return ended;
     mdr_err_free(ended);
@@ -334,11 +354,11 @@ Err *mdr_exec_accel_step(AccelExec *a, Population *pop, const StepInput *input, 
     if (a->poison) MDR_TRY(mdr_accel_fill(a->accel, a->memory + a->poison_at, 0xff, a->poison_end - a->poison_at));
     MDR_TRY(send(a, pop, input, n_seq));
     if (a->profiling) {
-        MDR_TRY(enqueue(a, pop, update));
+        MDR_TRY(enqueue(a, pop, update, NULL, NULL));
         MDR_TRY(mdr_accel_sync(a->accel));
         MDR_TRY(read_marks(a, n_seq));
     } else {
-        if (!a->step || a->pop != pop || a->update != update) MDR_TRY(record(a, pop, update, NULL, NULL, NULL, NULL));
+        if (!a->step || a->pop != pop || a->update != update) MDR_TRY(record(a, pop, update, NULL, NULL));
         MDR_TRY(mdr_accel_replay(a->accel, a->step));
     }
     MDR_TRY(mdr_accel_sync(a->accel));
@@ -409,9 +429,9 @@ const double *mdr_exec_accel_norm(const Exec *e)
     const AccelExec *a = mdr_exec_of_accel(e);
     return a->clips && a->update ? a->norm : NULL;
 }
-Err *mdr_exec_record(Exec *e, Population *pop, bool update, ExecHook *before, ExecHook *after, void *ctx)
+Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks)
 {
-    return record(mdr_exec_of_accel(e), pop, update, e, before, after, ctx);
+    return record(mdr_exec_of_accel(e), pop, update, e, hooks);
 }
 Err *mdr_exec_replay(Exec *e)
 {

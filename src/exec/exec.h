@@ -96,16 +96,23 @@ MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
 
 /* ---- steps that stay on an accelerator ----
  * Device memory that a step reads: inputs [n_member][batch][..], sequences of each member this step (0: it rests: nothing of it is
- * computed or updated), hypers. Enqueue what fills them in `before`, what reads the results in `after`. */
+ * computed or updated), hypers. */
 MDR_API void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member);      /* input i; member stride in elements              */
 MDR_API int32_t *mdr_exec_accel_n_seq(Exec *e);                               /* [n_member]                                      */
 MDR_API Hyper *mdr_exec_accel_hyper(Exec *e);                                 /* [n_member]                                      */
 MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member);   /* output i, DT_SUM, as the step left it; stride in elements */
 MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /* [n_member] norms of gradients; NULL: the step being
                                                                                  recorded clips nobody                           */
-typedef Err *ExecHook(void *ctx, Exec *e);                                    /* enqueues on the Accel's stream, nothing else    */
-/* Records before -> step -> after as one graph; replay enqueues it once and does not wait. Recording again replaces it. */
-MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, ExecHook *before, ExecHook *after, void *ctx);
+typedef Err *ExecHook(void *ctx, Exec *e, void *stream);                      /* enqueues on the stream (cudaStream_t), nothing else */
+typedef struct ExecHooks {                    /* each may be NULL                                                                */
+    ExecHook *before;                         /* writes the numbers of sequences and the hypers                                  */
+    ExecHook *data;                           /* then, the inputs: beside what a step makes of weights alone                     */
+    ExecHook *after;                          /* reads the results                                                               */
+    void *ctx;
+} ExecHooks;
+/* Records before, data, the step, after as one graph; replay enqueues it once and does not wait. Recording again replaces it. hooks may be
+ * NULL: the host has written everything. */
+MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);
 MDR_API int32_t mdr_exec_launches(const Exec *e);                             /* kernels and copies of the recorded step; 0: none  */
 MDR_API Accel *mdr_exec_accel(const Exec *e);

@@ -53,44 +53,51 @@ static void host_memory(Crew *c)
 }
 
 /* ---- recorded steps ---- */
-static Err *draw(Crew *c, Exec *e, const DrawMember *members, int32_t batch)
+static Err *draw(Crew *c, Exec *e, void *stream, const DrawMember *members, int32_t batch)
 {
     int64_t stride[3];
     void *tokens = mdr_exec_accel_input(e, 0, &stride[0]), *targets = mdr_exec_accel_input(e, 1, &stride[1]);
     void *inv = mdr_exec_accel_input(e, 2, &stride[2]);
-    mdr_cuda_draw(mdr_accel_stream(c->q->accel), c->n, batch, c->rows, members, c->first, mdr_exec_accel_n_seq(e), tokens, targets, inv, c->work);
+    mdr_cuda_draw(stream, c->n, batch, c->rows, members, c->first, mdr_exec_accel_n_seq(e), tokens, targets, inv, c->work);
     return mdr_accel_launched(c->q->accel);
 }
 
-static Err *before_step(void *ctx, Exec *e)
+static Err *before_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    mdr_cuda_queue_before(mdr_accel_stream(c->q->accel), c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first,
-                          mdr_exec_accel_n_seq(e));
-    return draw(c, e, c->draw, c->batch);
+    mdr_cuda_queue_before(stream, c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first, mdr_exec_accel_n_seq(e));
+    return mdr_accel_launched(c->q->accel);
 }
-static Err *after_step(void *ctx, Exec *e)
+static Err *draw_step(void *ctx, Exec *e, void *stream)
+{
+    Crew *c = ctx;
+    return draw(c, e, stream, c->draw, c->batch);
+}
+static Err *after_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     int64_t member;
     const double *loss = mdr_exec_accel_sum(e, 0, &member);
-    mdr_cuda_queue_after(mdr_accel_stream(c->q->accel), c->n, c->state, mdr_exec_accel_n_seq(e), loss, member, mdr_exec_accel_norm(e),
-                         mdr_exec_accel_hyper(e));
+    mdr_cuda_queue_after(stream, c->n, c->state, mdr_exec_accel_n_seq(e), loss, member, mdr_exec_accel_norm(e), mdr_exec_accel_hyper(e));
     return mdr_accel_launched(c->q->accel);
 }
-static Err *before_eval(void *ctx, Exec *e)
+static Err *before_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    mdr_cuda_queue_before(mdr_accel_stream(c->q->accel), c->n, MDR_EVAL_BATCH, c->state, NULL, NULL, c->first, mdr_exec_accel_n_seq(e));
-    return draw(c, e, c->eval_draw, MDR_EVAL_BATCH);
+    mdr_cuda_queue_before(stream, c->n, MDR_EVAL_BATCH, c->state, NULL, NULL, c->first, mdr_exec_accel_n_seq(e));
+    return mdr_accel_launched(c->q->accel);
 }
-static Err *after_eval(void *ctx, Exec *e)
+static Err *draw_eval(void *ctx, Exec *e, void *stream)
+{
+    Crew *c = ctx;
+    return draw(c, e, stream, c->eval_draw, MDR_EVAL_BATCH);
+}
+static Err *after_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     int64_t loss_member, count_member;
     const double *loss = mdr_exec_accel_sum(e, 0, &loss_member), *counts = mdr_exec_accel_sum(e, 1, &count_member);
-    mdr_cuda_score(mdr_accel_stream(c->q->accel), c->n, mdr_exec_accel_n_seq(e), c->vocab, NULL, loss, loss_member, counts, count_member, c->size,
-                   c->score);
+    mdr_cuda_score(stream, c->n, mdr_exec_accel_n_seq(e), c->vocab, NULL, loss, loss_member, counts, count_member, c->size, c->score);
     return mdr_accel_launched(c->q->accel);
 }
 
@@ -107,8 +114,8 @@ static Err *open_device(Crew *c)
     /* Whether norms are computed is fixed by the recording: they are if any trial of the graph clips. */
     for (int32_t i = 0; i < c->n_trial; i++)
         if (c->trial[i]->spec->train.clip > 0) c->pop->hyper[0].clip = 1;
-    MDR_TRY(mdr_exec_record(c->exec, c->pop, true, before_step, after_step, c));
-    return mdr_exec_record(c->eval, c->pop, false, before_eval, after_eval, c);
+    MDR_TRY(mdr_exec_record(c->exec, c->pop, true, &(ExecHooks){before_step, draw_step, after_step, c}));
+    return mdr_exec_record(c->eval, c->pop, false, &(ExecHooks){before_eval, draw_eval, after_eval, c});
 }
 
 Err *mdr_train_crew_open(Queue *q, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c)
