@@ -8,8 +8,9 @@
 #include "task/recall.gen.h"
 #include "task/selective_copying.gen.h"
 
-/* Sequences of one warp take different paths, and a population has fewer sequences than the GPU has places for warps: few to each. */
-enum { TOGETHER = 4, MOST_SHARED = 112 * 1024 };
+/* Sequences of one warp take different paths, one after another, and a population has fewer sequences than the GPU has places for warps:
+ * few to each, and each its own as long as a processor gets no more than some eight. */
+enum { TOGETHER = 4, MOST_ALONE = 1024, MOST_SHARED = 112 * 1024 };
 
 /* Working memory of a sequence: the most that any task of so many rows asks for, as the members are not known here. Recall has
  * (rows + 1)/2 pairs at most; fuzzy recall's table is no larger than one of that many. */
@@ -39,14 +40,14 @@ static __device__ __forceinline__ void generate(const DrawMember *member, int64_
     }
 }
 
-/* A warp draws TOGETHER sequences. wanted [n_member][batch]. shared 0: work holds what else is in shared memory. */
+/* A warp draws `together` sequences. wanted [n_member][batch]. shared 0: work holds what else is in shared memory. */
 static __global__ void draw(int32_t batch, int32_t rows, const DrawMember *members, const int32_t *first, const int32_t *n_seq, int32_t *tokens,
-                            int32_t *targets, int32_t *wanted, int32_t *work, int32_t work_size, int32_t shared)
+                            int32_t *targets, int32_t *wanted, int32_t *work, int32_t work_size, int32_t shared, int32_t together)
 {
     mdr_begin();
     MDR_SHARED(int32_t, room);
     const int64_t m = blockIdx.z;
-    const int32_t begin = (int32_t)blockIdx.x * TOGETHER, end = min(begin + TOGETHER, n_seq[m]), lane = (int32_t)threadIdx.x;
+    const int32_t begin = (int32_t)blockIdx.x * together, end = min(begin + together, n_seq[m]), lane = (int32_t)threadIdx.x;
     if (begin >= end) return;
     tokens += (m * batch + begin) * rows;
     targets += (m * batch + begin) * rows;
@@ -89,10 +90,11 @@ extern "C" int64_t mdr_cuda_draw_work(int32_t n_member, int32_t batch, int32_t r
 extern "C" void mdr_cuda_draw(void *stream, int32_t n_member, int32_t batch, int32_t rows, const DrawMember *members, const int32_t *first,
                               const int32_t *n_seq, int32_t *tokens, int32_t *targets, float *inv_count, int32_t *work)
 {
-    int64_t shared = shared_of(rows), bytes = shared * TOGETHER * (int64_t)sizeof(int32_t);
+    const int32_t together = (int64_t)n_member * batch <= MOST_ALONE ? 1 : TOGETHER;
+    int64_t shared = shared_of(rows), bytes = shared * together * (int64_t)sizeof(int32_t);
     int32_t *wanted = work;
     MDR_ALLOW_SHARED(draw, MOST_SHARED);
-    MDR_LAUNCH(draw, mdr_grid(mdr_ceil_div(batch, TOGETHER), 1, n_member), dim3(32), (size_t)bytes, stream, batch, rows, members, first, n_seq,
-               tokens, targets, wanted, work + (int64_t)n_member * batch, (int32_t)work_of(rows), (int32_t)shared);
+    MDR_LAUNCH(draw, mdr_grid(mdr_ceil_div(batch, together), 1, n_member), dim3(32), (size_t)bytes, stream, batch, rows, members, first, n_seq,
+               tokens, targets, wanted, work + (int64_t)n_member * batch, (int32_t)work_of(rows), (int32_t)shared, together);
     MDR_LAUNCH(count, mdr_grid(1, 1, n_member), dim3(32), 0, stream, batch, n_seq, wanted, inv_count);
 }
