@@ -30,7 +30,7 @@ static inline Err *net_start(const Net *n)
 /* On the CPU a pool, on a GPU its Accel. slice_rows: of PlanSpec. */
 static inline Err *net_open(Net *n, const ModelSpec *m, const DeviceDef *device, int32_t slice_rows, int32_t members, Pool *pool, Accel *accel)
 {
-    PlanSpec ps = {.device = device, .batch = BATCH, .first_grad = 2, .update = "adamw", .slice_rows = slice_rows};
+    PlanSpec ps = {.device = device, .batch = BATCH, .first_grad = 1, .update = "adamw", .slice_rows = slice_rows};
     MDR_TRY(mdr_model_graph(m, &n->forward));
     MDR_TRY(mdr_model_lower(n->forward, mdr_exec_has, mdr_exec_fuse, (void *)(uintptr_t)device, true, &n->joint));
     MDR_TRY(mdr_exec_plan(n->joint, &ps, &n->plan));

@@ -77,7 +77,7 @@ typedef struct Run { float *param; double loss[P], moved; int64_t stride; } Run;
  * change of a parameter. sgd, where parameters are to be compared within a tolerance: they move as their gradients are. */
 static Run run(const Net *net, const DeviceDef *d, int32_t first, int32_t n, int32_t slice_rows, bool poison, int workers, const char *update)
 {
-    PlanSpec ps = {.device = d, .batch = B, .first_grad = 2, .update = update, .slice_rows = slice_rows};
+    PlanSpec ps = {.device = d, .batch = B, .first_grad = 1, .update = update, .slice_rows = slice_rows};
     Plan *p = NULL;
     Pool *pool = NULL;
     Exec *e = NULL;

@@ -45,12 +45,12 @@ static void promises(void **state) {
     Err *e = mdr_model_lower(g, mdr_exec_has, NULL, (void *)(uintptr_t)&mdr_exec_ref64, true, &joint);
     if (e) fail_msg("%s", mdr_err_text(e));
     n = mdr_ir_params(g, node, MOST);
-    assert_int_equal(joint->n_output, 2 + n);
+    assert_int_equal(joint->n_output, 1 + n);
     int32_t again[MOST];
     assert_int_equal(mdr_ir_params(joint, again, MOST), n);
     for (int32_t i = 0; i < n; i++) {
         const ParamAttr *a = g->node[node[i]].attr, *b = joint->node[again[i]].attr;
-        const Type *t = &joint->node[joint->output[2 + i].node].out[joint->output[2 + i].out];
+        const Type *t = &joint->node[joint->output[1 + i].node].out[joint->output[1 + i].out];
         assert_string_equal(a->name, b->name);
         assert_true(mdr_shape_equal(t->shape, a->shape));
         assert_int_equal(t->phase, PH_POST);
@@ -133,7 +133,7 @@ static void model_free(Model *m) {
     mdr_free(m->targets);
 }
 static double loss(const Model *m, double **grad) {
-    double *out[MOST + 2];
+    double *out[MOST + 1];
     const double *in[3] = {m->tokens, m->targets, &m->inv_count};
     EvalSpec e = {.device = &mdr_exec_ref64, .n_member = 1, .n_seq = m->n_seq, .input = in, .param = m->w};
     Err *err = mdr_exec_eval(m->joint, &e, out);
@@ -142,7 +142,7 @@ static double loss(const Model *m, double **grad) {
     for (int32_t i = 0; i < m->joint->n_output; i++) {
         Value v = m->joint->output[i];
         int64_t n = mdr_numel(m->joint->node[v.node].out[v.out].shape);
-        if (i >= 2 && at) {
+        if (i >= 1 && at) {
             memcpy(at, out[i], (size_t)n * sizeof *at);
             at += n;
         }

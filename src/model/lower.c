@@ -32,7 +32,8 @@ Err *mdr_model_lower(const Graph *forward, HasOp *has, FuseOps *fuse, void *ctx,
     mdr_ir_copy(b, forward, has, ctx, &map);
     Err *e = NULL;
     if (!mdr_ir_failed(b)) {
-        for (int32_t i = 0; i < forward->n_output; i++) mdr_ir_output(b, mdr_ir_copied(&map, forward->output[i]));
+        const int32_t n = with_grad ? 1 : forward->n_output;          /* a training step has no use for scores                */
+        for (int32_t i = 0; i < n; i++) mdr_ir_output(b, mdr_ir_copied(&map, forward->output[i]));
         if (with_grad) e = add_gradients(b, forward, &map);
         if (fuse && !e) fuse(b, ctx);
     }

@@ -35,8 +35,8 @@ typedef struct ModelSpec {
  * Outputs: 0 loss (sum over the batch of ce * inv_count), 1 class counts [3, V]: both DT_SUM, POST.
  * Language model: embed, layers x + mixer(norm x), norm, linear with bias to V. Autoencoder: MAD.md section 3, compression. */
 MDR_API Err *mdr_model_graph(const ModelSpec *s, Graph **forward);
-/* Lowered for the device (`has`), with gradients: outputs: 0 loss, 1 class counts, then d<param i> in parameter order; then its fused
- * ops, if it has any (`fuse`; NULL: as it is). with_grad false: no gradients. */
+/* Lowered for the device (`has`), with gradients: outputs: 0 loss, then d<param i> in parameter order; then its fused ops, if it has any
+ * (`fuse`; NULL: as it is). with_grad false: the forward's outputs. */
 typedef void FuseOps(Builder *b, void *ctx);
 MDR_API Err *mdr_model_lower(const Graph *forward, HasOp *has, FuseOps *fuse, void *ctx, bool with_grad, Graph **out);
 /* Starting values of one parameter: numel doubles, a function of (attr, rule, seed) only. */

@@ -31,7 +31,7 @@ Err *mdr_train_graphs_open(const TrialSpec *s, const DeviceDef *device, int32_t 
     MDR_TRY(mdr_model_lower(g->forward, has, s->composed ? NULL : mdr_exec_fuse, ctx, true, &g->joint));
     MDR_TRY(mdr_model_lower(g->forward, has, s->composed ? NULL : mdr_exec_fuse, ctx, false, &g->eval));
     const char *update = s->train.optimizer == OPTIMIZER_ADAMW ? "adamw" : "sgd";
-    PlanSpec train = {.device = device, .batch = s->train.batch_size, .first_grad = 2, .update = update};
+    PlanSpec train = {.device = device, .batch = s->train.batch_size, .first_grad = 1, .update = update};
     PlanSpec eval = {.device = device, .batch = eval_batch, .first_grad = -1};
     MDR_TRY(mdr_exec_plan(g->joint, &train, &g->plan));
     return mdr_exec_plan(g->eval, &eval, &g->eval_plan);
