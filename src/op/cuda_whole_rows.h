@@ -79,17 +79,17 @@ static __device__ __forceinline__ void see_all(Arrival *a, int32_t first)
     copy_wait<0>();
     while (a->seen < a->chunks) see(a, a->seen, first + a->seen);
 }
-/* slot: this thread's place of a stage; from: its piece of its first row; there are `left` rows from there on. */
-static __device__ __forceinline__ void copy_rows(unsigned char *slot, const bf16 *from, int64_t ld, int32_t left)
+/* slot: this thread's place of a stage; from: its piece of its first row; there are `left` rows from there on. N: 8s of rows of a stage. */
+template <int N = 4> static __device__ __forceinline__ void copy_rows(unsigned char *slot, const bf16 *from, int64_t ld, int32_t left)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) copy_16<true>(slot + 512 * i, from + 8 * i * ld, 8 * i < left);
+    for (int i = 0; i < N; i++) copy_16<true>(slot + 512 * i, from + 8 * i * ld, 8 * i < left);
 }
-template <int STAGES> static __device__ __forceinline__ void take_rows(uint4 u[4], const unsigned char *slot)
+template <int STAGES, int N = 4> static __device__ __forceinline__ void take_rows(uint4 *u, const unsigned char *slot)
 {
     copy_wait<(STAGES > 0 ? STAGES - 1 : 0)>();
 #pragma unroll
-    for (int i = 0; i < 4; i++) u[i] = *(const uint4 *)(slot + 512 * i);
+    for (int i = 0; i < N; i++) u[i] = *(const uint4 *)(slot + 512 * i);
 }
 static __device__ __forceinline__ void open_8(const uint4 &u, float v[8])
 {
@@ -110,10 +110,10 @@ static __device__ __forceinline__ void open_row(const uint4 &u, const Panel &p, 
     }
 }
 /* What take_rows gives, of rows of any kind. */
-static __device__ __forceinline__ void read_rows(uint4 u[4], const Panel &p, int32_t m, int32_t row, int32_t col, int32_t left)
+template <int N = 4> static __device__ __forceinline__ void read_rows(uint4 *u, const Panel &p, int32_t m, int32_t row, int32_t col, int32_t left)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < N; i++) {
         float v[8];
         open_row<false>(u[i], p, m, row + 8 * i, col, 8 * i < left, v);
         u[i] = pack_8(v);
