@@ -68,11 +68,37 @@ static __global__ void __launch_bounds__(256) add_chunks(const S *part, Arg out,
     if (out.size == 8) ((double *)out.data)[at] = sum;
     else arg_put(out, at, (float)sum);
 }
+/* The same of FEW chunks at most into one value: a thread has an element, and reads all that it adds at once. */
+static constexpr uint32_t FEW = 8;
+template <typename S>
+static __global__ void __launch_bounds__(256) add_few_chunks(const S *part, Arg out, Cut cut, const int32_t *n_seq, uint32_t width, uint32_t cols, int32_t add)
+{
+    mdr_begin();
+    const int64_t m = blockIdx.z;
+    const uint32_t k = blockIdx.x * 256 + threadIdx.x, used = ((uint32_t)n_seq[m] * cut.rows + cut.per - 1) / cut.per;
+    if (k >= width || used == 0) return;
+    const int64_t at = m * out.member + k / cols * out.ld + k % cols;
+    part += m * cut.count * width + k;
+    S v[FEW];
+#pragma unroll
+    for (uint32_t i = 0; i < FEW; i++) v[i] = i < used ? part[(int64_t)i * width] : (S)0;
+    const double old = !add ? 0.0 : out.size == 8 ? ((const double *)out.data)[at] : (double)arg_get(out, at);
+    double sum = 0.0;
+#pragma unroll
+    for (uint32_t i = 0; i < FEW; i++) sum += (double)v[i];
+    if (add) sum = old + sum;
+    if (out.size == 8) ((double *)out.data)[at] = sum;
+    else arg_put(out, at, (float)sum);
+}
 template <typename S>
 static void enqueue_add_chunks(const Call *c, const Arg &out, bool add, const S *part, const Cut &cut, int64_t width, int64_t cols)
 {
-    MDR_LAUNCH((add_chunks<S>), mdr_grid(mdr_ceil_div(width, 32), cut.together ? 1 : c->extent.n_seq, c->extent.n_member), dim3(32, 8),
-               256 * sizeof(double), c->stream, part, out, cut, c->n_seq, (uint32_t)width, (uint32_t)cols, (int32_t)add);
+    if (cut.together && cut.count <= FEW)
+        MDR_LAUNCH((add_few_chunks<S>), mdr_grid(mdr_ceil_div(width, 256), 1, c->extent.n_member), 256, 0, c->stream, part, out, cut, c->n_seq,
+                   (uint32_t)width, (uint32_t)cols, (int32_t)add);
+    else
+        MDR_LAUNCH((add_chunks<S>), mdr_grid(mdr_ceil_div(width, 32), cut.together ? 1 : c->extent.n_seq, c->extent.n_member), dim3(32, 8),
+                   256 * sizeof(double), c->stream, part, out, cut, c->n_seq, (uint32_t)width, (uint32_t)cols, (int32_t)add);
 }
 /* Into output 0. */
 template <typename S> static void enqueue_add_chunks(const Call *c, const S *part, const Cut &cut, int64_t width, int64_t cols)

@@ -98,4 +98,26 @@ template <int N> static __device__ __forceinline__ void copy_wait(void)
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
+
+/* A word that is written by nobody meanwhile, read here and not later (volatile); the 128 bytes around it, which will be wanted soon, come as
+ * far as the L2 cache. */
+static __device__ __forceinline__ uint32_t read_line_word(const void *from)
+{
+#ifdef MDR_CUDA_EMULATED
+    return *(const uint32_t *)from;
+#else
+    uint32_t x;
+    asm volatile("ld.global.nc.L2::128B.b32 %0, [%1];" : "=r"(x) : "l"(from));
+    return x;
+#endif
+}
+/* The 32 bytes around it are sent for: to the L2 cache, for nobody to wait for. */
+static __device__ __forceinline__ void fetch_sector(const void *from)
+{
+#ifdef MDR_CUDA_EMULATED
+    (void)from;
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+#endif
+}
 #endif
