@@ -11,8 +11,8 @@
  * registers, so u and dc, which come of 16 neighbouring channels, have to go to memory and come back, 0.5 GB a batch of 128 x 1,024 rows and
  * 512 channels. Here a place is one sum, 32 registers a lane for 1,024 rows, and u and dc are made where they are used.
  * While one half of the warps multiplies, the other makes the next u and dc, 512 rows of a pair of sequences (of more pairs where they are
- * shorter). Sequences of more rows are made and worked on in two halves. Reads are what takes longest: rows are on their way to the L2 cache
- * while those before are worked on, and all that registers can hold are asked for before the first is waited for. */
+ * shorter). Sequences of more rows are made and worked on in two halves. Reads are what takes longest: all that registers can hold
+ * are asked for before the first is waited for. */
 #ifndef MDR_CUDA_FILTER_GRAD_H
 #define MDR_CUDA_FILTER_GRAD_H
 #include "op/cuda_hyena_grad.h"
@@ -251,23 +251,6 @@ template <int N> static __device__ __forceinline__ void make_rows(const FilterGr
     else if (to.row == 0 || to.row + 32 > a.rows || to.s + 1 >= r.end || r.c + CHANNELS > a.gap) make<N, false>(a, r, to, taps);
     else make<N, true>(a, r, to, taps);
 }
-/* What turn `turn` will read, a row a lane: there are not registers to read it any earlier. */
-template <int N> static __device__ __forceinline__ void fetch_rows(const FilterGrad &a, const Range &r, int turn, int32_t s)
-{
-    const Mine x = my_rows<N>(turn, s);
-    const int32_t row = x.row + my_number() % 32;
-    static_assert(CHANNELS * sizeof(bf16) == 32);
-    if (a.z.a.size != 2 || a.dy.a.size != 2 || row >= a.rows) return;
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        if (x.s + k >= r.end) return;
-        const bf16 *z = (const bf16 *)a.z.a.data + (arg_row(a.z.a, r.m, x.s + k, row) + r.c);
-#pragma unroll
-        for (int col = 0; col < COLS_Z; col++) fetch_sector(z + col * a.gap);
-        fetch_sector((const bf16 *)a.dy.a.data + (arg_row(a.dy.a, r.m, x.s + k, row) + r.turn * a.gap + r.c));
-    }
-}
-
 /* ---- the products ---- */
 /* dc[t + p] of 16 places p by 8 times t: words t + p, t + 8 + p, t + 8 + p, t + 16 + p, of which the first is known. mma wants them side
  * by side; `zero` is 0, which the compiler does not know: two words that it took for the same it would bring side by side again for every
@@ -429,7 +412,6 @@ template <int N> static __device__ __forceinline__ void sum_chunk(float (*sum)[4
             const Range r = my_range(known[CHANNELS]);
             const int32_t s = sequence_of<N>(a, turn);
             if (s < r.end) make_rows<N>(a, r, shared, turn, s);
-            if (sequence_of<N>(a, turn + 1) < r.end) fetch_rows<N>(a, r, turn + 1, sequence_of<N>(a, turn + 1));
         } else if (turn > 0) {
             multiply<N>(sum, shared, turn - 1, a.zero);
         }

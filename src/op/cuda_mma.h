@@ -111,13 +111,4 @@ static __device__ __forceinline__ uint32_t read_line_word(const void *from)
     return x;
 #endif
 }
-/* The 32 bytes around it are sent for: to the L2 cache, for nobody to wait for. */
-static __device__ __forceinline__ void fetch_sector(const void *from)
-{
-#ifdef MDR_CUDA_EMULATED
-    (void)from;
-#else
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-#endif
-}
 #endif
