@@ -4,7 +4,8 @@
  * only dq wants ds turned round. Heads of 8, up to HEAD_ROWS rows: one pass (cuda_attention_grad.h). Others: a warp owns keys and walks the
  * queries that see them, and a second kernel makes dq, with the scores once more. No atomics anywhere. Dao et al. 2022.
  * rope_attention_grad is the same with the rotation of q and k before and its inverse on dq and dk behind, for the first kind of heads. */
-#include "op/cuda_attention_grad.h"
+#include "op/cuda_attention_grad_long.h"
+#include "op/cuda_attention_grad_short.h"
 
 /* What a query row needs besides q and dy: lse in powers of two, and D. Rows past the end: p = 0. */
 static __device__ __forceinline__ float2 row_stat(const GradArgs &a, const AttentionShape &s, const Spot &at, int row, int head, float lse,
@@ -405,6 +406,14 @@ template <int D, int G> static void enqueue_two(const Call *c, const GradArgs &a
 {
     if (a.dk.data || a.dv.data) enqueue_keys<KeysPlan<D, G>>(c, a, s);
     if (a.dq.data) enqueue_queries<QueriesPlan<D>>(c, a, s);
+}
+template <bool TURNED> static void enqueue_8(const Call *c, const GradArgs &a, const AttentionShape &s, const float4 *table)
+{
+    if (s.rows <= 128) enqueue_short<ShortPlan<TURNED>>(c, a, s, table);
+    else if (s.rows <= 256) enqueue_long<LongPlan<2, TURNED>>(c, a, s, table);
+    else if (s.rows <= 512) enqueue_long<LongPlan<4, TURNED>>(c, a, s, table);
+    else if (s.rows <= 1024) enqueue_long<LongPlan<8, TURNED>>(c, a, s, table);
+    else enqueue_long<LongPlan<16, TURNED>>(c, a, s, table);
 }
 static void enqueue_narrow(const Call *c, const GradArgs &a, const AttentionShape &s)
 {

@@ -47,7 +47,7 @@ static __device__ __forceinline__ void powers(float (&s)[4])
 }
 
 /* q, k and v of the block's heads into shared memory, zeros where there is none. */
-template <class P> static __device__ __forceinline__ void load_heads(uint4 *tile, const HeadArgs &a, const AttentionShape &s, const Place &p)
+template <class P> static __device__ __forceinline__ void load_rows(uint4 *tile, const HeadArgs &a, const AttentionShape &s, const Place &p)
 {
     constexpr int STEP = P::THREADS / P::G;                            /* a multiple of 8: a thread's chunks lie alike in their rows */
     const int all = s.tile * P::G;
@@ -321,7 +321,7 @@ template <class P> static __global__ void __launch_bounds__(P::THREADS, P::PER_S
     float *lse = (float *)(tile + 3 * all);                            /* [s.tile][G] */
     const Place first = find_place<P>(s);
     if (first.seq >= n_seq[first.member]) return;
-    load_heads<P>(tile, a, s, first);
+    load_rows<P>(tile, a, s, first);
     const bool bounded = turn_heads<P>(tile, (uint2 *)(lse + all), s, turns);
     int lane = (int)threadIdx.x % 32;
     const uint4 *mine = tile + tile_at<P::G>(lane, h);

@@ -1,4 +1,4 @@
-/* Warp-wide tensor-core products and the copies that feed them (sm_80 and later), for *.cu. Fragment layouts are PTX's:
+/* Warp-wide tensor-core products, the copies that feed them and words between warps (sm_80 and later), for *.cu. Fragment layouts are PTX's:
  * lane l, g = l/4, t = l%4 (PTX ISA, "Matrix multiply-accumulate", m16n8k16 and m16n8k8):
  *   A 16x16  a0 = A[g][2t,2t+1]  a1 = A[g+8][2t..]  a2 = A[g][2t+8..]  a3 = A[g+8][2t+8..]      (row major, two bf16 a word)
  *   B 16x8   b0 = B[2t,2t+1][g]  b1 = B[2t+8,2t+9][g]                                             (pairs along k)
@@ -109,6 +109,28 @@ static __device__ __forceinline__ uint32_t read_line_word(const void *from)
     uint32_t x;
     asm volatile("ld.global.nc.L2::128B.b32 %0, [%1];" : "=r"(x) : "l"(from));
     return x;
+#endif
+}
+
+/* A word of shared memory by which one warp tells another how far it is: what lanes wrote before give_shared (and __syncwarp) is seen after
+ * the take_shared that finds it. */
+static __device__ __forceinline__ int take_shared(const int *at)
+{
+#ifdef MDR_CUDA_EMULATED
+    emu_yield();
+    return *at;
+#else
+    int x;
+    asm volatile("ld.acquire.cta.shared.b32 %0, [%1];" : "=r"(x) : "r"((uint32_t)__cvta_generic_to_shared(at)) : "memory");
+    return x;
+#endif
+}
+static __device__ __forceinline__ void give_shared(int *at, int x)
+{
+#ifdef MDR_CUDA_EMULATED
+    *at = x;
+#else
+    asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"((uint32_t)__cvta_generic_to_shared(at)), "r"(x) : "memory");
 #endif
 }
 #endif

@@ -87,7 +87,7 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
             {2, {rows, heads}}, {2, {rows, (heads) * 8}}, {(dlse) ? 2 : 0, {rows, heads}}}}
 static const OpCase cases[] = {
     CASE("16 heads", 127, 16, 0, 0), CASE("3 heads, 7 rows", 7, 3, 0, 1), CASE("window 32", 141, 5, 32, 0), CASE("window 1", 33, 1, 1, 1),
-    CASE("window 17, two warps a head", 250, 3, 17, 0), CASE("four warps a head", 263, 2, 0, 0), CASE("eight warps a head", 527, 1, 0, 0),
+    CASE("window 17, two warps a head", 250, 3, 17, 0), CASE("four warps a head", 263, 2, 0, 0), CASE("eight warps a head, two heads a block", 527, 3, 0, 0),
     CASE("one row", 1, 2, 0, 1), {0}};
 static const OpDef def = {.name = "rope_attention_grad",
     .equation = "dq, dk, dv = attention_grad(rope(q), rope(k), v, y, lse, dy, dlse), dq and dk turned back",
