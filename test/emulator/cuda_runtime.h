@@ -8,6 +8,7 @@
  * touch device memory. Environment:
  *     MDR_EMU_ORDER=forward|backward|shuffle   order of blocks, warps and lanes between barriers; else forward and backward by turns
  *     MDR_EMU_COPY=early|late                  copy_16 takes effect at once, or only in copy_wait; else by turns
+ *     MDR_EMU_LATE_SIDES=0|1                   in a recorded graph a forked stream's work waits until it is joined; else in every other one
  *     MDR_EMU_MEMORY=bytes                     device memory (4 GiB)
  *     MDR_EMU_DEVICES=n                        number of devices (1)
  *     MDR_EMU_HIDE=0|1                         the host cannot touch device memory; else up to 64 MiB of it

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <map>
 #include <set>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -14,6 +15,8 @@ typedef std::vector<std::function<cudaError_t()>> Work;
 struct EmuGraph {
     Work work;
     std::set<EmuStream *> open;                           /* streams that joined in and were not waited for since */
+    std::map<EmuStream *, Work> held;                     /* what they have to do, where that happens as late as it may */
+    bool late;
 };
 struct EmuGraphExec { Work work; };
 struct EmuStream {
@@ -195,7 +198,7 @@ bool emu_name_device(const void *p, char *text, size_t size)
 
 /* ---- what can be enqueued ---- */
 static EmuStream plain_stream;
-static int recordings;                                    /* streams that are recorded now */
+static int recordings, begun;                             /* streams that are recorded now; ever */
 /* The stream itself, or the one whose recording it takes part in. */
 static EmuStream *stream_of(cudaStream_t s)
 {
@@ -215,8 +218,9 @@ static cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> wor
         return result(work());
     }
     if (s->spoilt) return result(cudaErrorStreamCaptureInvalidated);
-    s->recording->work.push_back(std::move(work));
-    if (stream && stream != s) s->recording->open.insert(stream);
+    const bool side = stream && stream != s;
+    (side && s->recording->late ? s->recording->held[stream] : s->recording->work).push_back(std::move(work));
+    if (side) s->recording->open.insert(stream);
     return result(cudaSuccess);
 }
 /* Not while this stream is recorded. */
@@ -404,8 +408,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
     if (!s || !e) return result(cudaErrorInvalidResourceHandle);
     if (!e->recorded) return result(stream_of(s)->recording ? cudaErrorStreamCaptureIsolation : cudaSuccess);
     if (!e->root->recording || (s->recording && s != e->root)) return result(cudaErrorCapturedEvent);
+    EmuGraph *g = e->root->recording.get();
+    Work held;
+    held.swap(g->held[e->from]);
+    g->work.insert(g->work.end(), held.begin(), held.end());
     if (s == e->root) {
-        e->root->recording->open.erase(e->from);
+        g->open.erase(e->from);
     } else {
         s->root = e->root;
         s->graph = e->root->recording;
@@ -435,6 +443,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
     if (!s) return result(cudaErrorStreamCaptureUnsupported);
     if (s->recording) return result(cudaErrorIllegalState);
     s->recording = std::make_shared<EmuGraph>();
+    s->recording->late = number("MDR_EMU_LATE_SIDES", begun++ % 2) != 0;
     s->spoilt = false;
     recordings++;
     return result(cudaSuccess);
