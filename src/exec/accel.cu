@@ -15,9 +15,8 @@ struct Accel {
     cudaStream_t stream;
     AccelInfo info;
     cudaEvent_t *mark;
-    cudaStream_t side[MDR_ACCEL_SIDES];
+    Beside side[MDR_ACCEL_SIDES];                     /* with one event for all, out: forked, not joined yet                 */
     cudaEvent_t forked, joined[MDR_ACCEL_SIDES];
-    bool out[MDR_ACCEL_SIDES];                        /* forked, not joined yet                                              */
 };
 struct Recording { cudaGraphExec_t run; int32_t launches; };
 
@@ -74,7 +73,7 @@ static void streams_free(Accel *a)
 {
     for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
         if (a->joined[i]) cudaEventDestroy(a->joined[i]);
-        if (a->side[i]) cudaStreamDestroy(a->side[i]);
+        if (a->side[i].stream) cudaStreamDestroy((cudaStream_t)a->side[i].stream);
     }
     if (a->forked) cudaEventDestroy(a->forked);
     if (a->stream) cudaStreamDestroy(a->stream);
@@ -93,11 +92,12 @@ extern "C" Err *mdr_accel_open(int32_t device, Accel **out)
     if (!e && a->info.why_not[0]) e = MDR_ERR_USER("GPU %d (%s) cannot be used: %s", device, a->info.name, a->info.why_not);
     if (!e) e = failed(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "a stream", __LINE__);
     for (int i = 0; !e && i < MDR_ACCEL_SIDES; i++) {
-        e = failed(cudaStreamCreateWithFlags(&a->side[i], cudaStreamNonBlocking), "a stream", __LINE__);
+        e = failed(cudaStreamCreateWithFlags((cudaStream_t *)&a->side[i].stream, cudaStreamNonBlocking), "a stream", __LINE__);
         if (!e) e = failed(cudaEventCreateWithFlags(&a->joined[i], cudaEventDisableTiming), "an event", __LINE__);
     }
     if (!e) e = failed(cudaEventCreateWithFlags(&a->forked, cudaEventDisableTiming), "an event", __LINE__);
     if (e) { streams_free(a); mdr_free(a); return e; }
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) a->side[i].event = a->forked;
     a->mark = (cudaEvent_t *)mdr_alloc(MDR_ACCEL_MARKS * sizeof *a->mark);
     *out = a;
     return NULL;
@@ -179,22 +179,23 @@ extern "C" Err *mdr_accel_launched(Accel *)
     return NULL;
 }
 
-extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i]; }
+extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i].stream; }
+extern "C" Beside *mdr_accel_aside(Accel *a, int32_t i) { return &a->side[i]; }
 extern "C" Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to)
 {
     CUDA_TRY(cudaEventRecord(a->forked, a->stream));
     for (int32_t i = from; i < to; i++) {
-        CUDA_TRY(cudaStreamWaitEvent(a->side[i], a->forked, 0));
-        a->out[i] = true;
+        CUDA_TRY(cudaStreamWaitEvent((cudaStream_t)a->side[i].stream, a->forked, 0));
+        a->side[i].out = true;
     }
     return NULL;
 }
 extern "C" Err *mdr_accel_join(Accel *a)
 {
     for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
-        if (!a->out[i]) continue;
-        a->out[i] = false;
-        CUDA_TRY(cudaEventRecord(a->joined[i], a->side[i]));
+        if (!a->side[i].out) continue;
+        a->side[i].out = false;
+        CUDA_TRY(cudaEventRecord(a->joined[i], (cudaStream_t)a->side[i].stream));
         CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
     }
     return NULL;
@@ -202,12 +203,12 @@ extern "C" Err *mdr_accel_join(Accel *a)
 
 extern "C" Err *mdr_accel_record_begin(Accel *a)
 {
-    memset(a->out, 0, sizeof a->out);                 /* of a recording that failed between fork and join                    */
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) a->side[i].out = false;      /* of a recording that failed           */
     CUDA_TRY(cudaStreamBeginCapture(a->stream, cudaStreamCaptureModeThreadLocal));
     return NULL;
 }
-/* Where in a recorded step one kernel follows one kernel, the later one's blocks are let in as the earlier one's end, and wait there for
- * the last of them (mdr_begin): launching them takes no time of its own. Forks, joins, copies and fills stay strict. */
+/* Where in a recorded step a kernel follows one kernel, alone or with one beside it, its blocks are let in as the earlier one's end,
+ * and wait there for the last of them (mdr_begin): launching them takes no time of its own. Forks, joins, copies and fills stay strict. */
 #if defined CUDART_VERSION && CUDART_VERSION >= 13000     /* where these calls know of kinds of edges                           */
 static bool is_kernel(cudaGraphNode_t node)
 {
@@ -217,13 +218,14 @@ static bool is_kernel(cudaGraphNode_t node)
 static cudaError_t let_in(cudaGraph_t graph, cudaGraphNode_t node)
 {
     static const cudaGraphEdgeData early = {cudaGraphKernelNodePortProgrammatic, 0, cudaGraphDependencyTypeProgrammatic, {0}};
-    cudaGraphNode_t from;
-    size_t before = 0, after = 0;
+    cudaGraphNode_t from, to[3];
+    cudaGraphEdgeData how[3];
+    size_t before = 0, after = 3;
     cudaError_t e = cudaGraphNodeGetDependencies(node, NULL, NULL, &before);
     if (e != cudaSuccess || before != 1 || !is_kernel(node)) return e;
     e = cudaGraphNodeGetDependencies(node, &from, NULL, &before);
-    if (e == cudaSuccess) e = cudaGraphNodeGetDependentNodes(from, NULL, NULL, &after);
-    if (e != cudaSuccess || after != 1 || !is_kernel(from)) return e;
+    if (e == cudaSuccess) e = cudaGraphNodeGetDependentNodes(from, to, how, &after);
+    if (e != cudaSuccess || after > 2 || !is_kernel(from)) return e;
     e = cudaGraphRemoveDependencies(graph, &from, &node, NULL, 1);
     return e == cudaSuccess ? cudaGraphAddDependencies(graph, &from, &node, &early, 1) : e;
 }

@@ -1,8 +1,8 @@
 /* The training step on an accelerator: all members in one recorded graph. The phases are step.c's; the lane is the first part of
  * POST, so nothing is folded. Everything that changes from step to step (inputs, sequences, rates) is data in device memory.
  *
- * Memory, one piece: [CONST | STEP | POST | SLICE | scratch | inputs | n_seq, one, ones | hypers | norms | results], everything but
- * CONST once a member. */
+ * Memory, one piece: [CONST | STEP | POST | SLICE | scratch, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
+ * but CONST once a member. */
 #include "exec/internal.h"
 #include "op/cuda_update.h"
 #include <math.h>
@@ -12,7 +12,7 @@ struct AccelExec {
     const Plan *p;
     Accel *accel;
     int32_t n;                            /* members                                                                     */
-    char *memory, *base[PL_COUNT], *scratch;
+    char *memory, *base[PL_COUNT], *scratch, *own;
     int64_t bytes, poison_at, poison_end;
     int32_t n_input;
     StepInput input[MAX_INPUTS];          /* device memory                                                               */
@@ -41,6 +41,23 @@ static void *carve(char **at, int64_t bytes)
 
 static int64_t partials(const Plan *p) { return p->stride / MDR_FOLD_BLOCK + 1; }
 
+/* Scratch that instruction i has for itself, since what adds it up may run beside the instructions that follow (mdr_beside); 0: shared.
+ * Adding up more than that fills the device by itself. */
+enum { MOST_OWN = 8 << 20 };
+static int64_t own_scratch(const AccelExec *a, int32_t i)
+{
+    const Instr *in = &a->p->instr[i];
+    if (!in->add || !in->sole || in->prep_units || !in->scratch) return 0;
+    const int64_t bytes = (int64_t)in->scratch(in->node, (Extent){a->n, a->p->slice});
+    return bytes > MOST_OWN ? 0 : mdr_exec_round(bytes, 256);
+}
+static int64_t own_before(const AccelExec *a, int32_t i)
+{
+    int64_t bytes = 0;
+    for (int32_t k = 0; k < i; k++) bytes += own_scratch(a, k);
+    return bytes;
+}
+
 /* at NULL: only counts. */
 static int64_t lay_out(AccelExec *a, char *memory)
 {
@@ -54,6 +71,7 @@ static int64_t lay_out(AccelExec *a, char *memory)
     a->base[PL_POST] = a->base[PL_LANE] = carve(&at, p->size[PL_POST] * n);
     a->base[PL_SLICE] = carve(&at, p->size[PL_SLICE] * n);
     a->scratch = carve(&at, (int64_t)mdr_exec_scratch(p, (Extent){a->n, p->slice}));
+    a->own = carve(&at, own_before(a, p->begin[PH_COUNT]));
     a->result = carve(&at, a->result_n * n * 8);
     a->poison_end = at - memory;
     for (int32_t i = 0; i < a->n_input; i++) {
@@ -179,7 +197,12 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
     for (int32_t i = from; i < to; i++) {
         if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, i));
-        mdr_exec_instr(a->p, &a->p->instr[i], f, 0, -1);
+        Frame own = *f;
+        if (!a->profiling && own_scratch(a, i) > 0) {
+            own.scratch = a->own + own_before(a, i);
+            own.side = mdr_accel_aside(a->accel, 0);
+        }
+        mdr_exec_instr(a->p, &a->p->instr[i], &own, 0, -1);
     }
     return NULL;
 }
@@ -242,6 +265,7 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_fill(a->accel, a->base[PL_POST], 0, p->size[PL_POST] * a->n));
     MDR_TRY(mdr_accel_join(a->accel));
     MDR_TRY(run_phase(a, PH_SEQ, &f));
+    MDR_TRY(mdr_accel_join(a->accel));
     MDR_TRY(run_phase(a, PH_POST, &f));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last));
     for (int32_t i = 0; i < p->n_copy; i++) {

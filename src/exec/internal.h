@@ -22,6 +22,7 @@ typedef struct Instr {
     int64_t prep_units;                   /* > 0: this instruction makes a kernel's Prep; in[prep_in] -> prep             */
     int32_t prep_in;
     uint32_t add;
+    bool sole;                            /* whatever it adds to, nobody else does, nor reads before POST                  */
     Slot in[MDR_MAX_IN], out[MDR_MAX_OUT], prep;
     Plan *body, *body_grad;               /* scan, scan_grad                                                             */
     size_t (*scratch)(const Node *, Extent);
@@ -63,6 +64,7 @@ typedef struct Frame {
     OpProfile *profile;                   /* [instructions] of this worker, or NULL                                      */
     Accel *accel;                         /* devices with their own memory; NULL else                                    */
     void *stream;
+    Beside *side;                         /* Call.side                                                                   */
     const int32_t *n_seq, *one;           /* accel: [members], in device memory: sequences now; 1, or 0 for a member at rest */
 } Frame;
 

@@ -11,6 +11,7 @@ typedef struct Val {
     int64_t ld;
     int32_t last;                 /* of a root: the node that reads or writes it last                                     */
     int64_t accum;                /* >= 0: added into the lane at this byte; else -1                                      */
+    bool sole;                    /* by it alone, for POST                                                                */
     bool pinned;
     bool full;                    /* of a root: float even where values of sequences are bf16                             */
     Slot slot;
@@ -167,6 +168,7 @@ static void place_accumulators(Layout *l)
             Value made;
             if (!summed_by_producer(l, n->in[k], &made)) continue;
             l->val[vid(made)].accum = l->val[vid((Value){i, 0})].accum;
+            l->val[vid(made)].sole = n->n_in == 1 && n->out[0].phase == PH_POST;
         }
     }
 }
@@ -310,11 +312,13 @@ static Err *emit(Layout *l, int32_t i, Instr *in)
 {
     Plan *p = l->p;
     const Node *n = &l->g->node[i];
-    *in = (Instr){.node = n, .index = i};
+    *in = (Instr){.node = n, .index = i, .sole = true};
     for (int k = 0; k < n->n_in; k++) in->in[k] = slot_of(l, n->in[k]);
     for (int k = 0; k < n->n_out; k++) {
         in->out[k] = slot_of(l, (Value){i, k});
-        if (l->val[vid((Value){i, k})].accum >= 0 && n->out[k].phase == PH_SEQ) in->add |= 1u << k;
+        if (l->val[vid((Value){i, k})].accum < 0 || n->out[k].phase != PH_SEQ) continue;
+        in->add |= 1u << k;
+        in->sole = in->sole && l->val[vid((Value){i, k})].sole;
     }
     if (n->op == &mdr_ir_op_sum_batch) {              /* only the inputs that their producers did not add themselves         */
         for (int k = 0; k < n->n_in; k++) {

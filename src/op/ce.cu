@@ -199,7 +199,8 @@ static void run_ce(const Call *c, int64_t, int64_t)
     CeFn *const kernel = variants[v];
     MDR_LAUNCH(kernel, mdr_grid(cut.count, 1, c->extent.n_member), ROW_THREADS, WARPS * sizeof(double), c->stream, tall(c->in[0], s.rows, n),
                tall_column(c->in[1], s.rows, n), tall_shared(c->in[2], s.rows, n), s, cut, part);
-    enqueue_add_chunks(c, part, cut, 1, 1);
+    const Call last = mdr_beside(c, 1);
+    enqueue_add_chunks(&last, part, cut, 1, 1);
 }
 static size_t ce_scratch(const Node *n, Extent e)
 {

@@ -115,6 +115,19 @@ static __device__ __forceinline__ float quad_sum(float x)
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
+/* The call of a run's last stage, which only adds scratch to these outputs: while they are the step's sums nobody waits for them, so where
+ * exec lends a side (the scratch is this call's own then) it runs beside the kernels that follow. */
+static inline Call mdr_beside(const Call *c, uint32_t outs)
+{
+    Call last = *c;
+    if (!c->side || (c->add & outs) != outs) return last;
+    cudaEventRecord((cudaEvent_t)c->side->event, (cudaStream_t)c->stream);
+    cudaStreamWaitEvent((cudaStream_t)c->side->stream, (cudaEvent_t)c->side->event, 0);
+    c->side->out = true;
+    last.stream = c->side->stream;
+    return last;
+}
+
 static inline int64_t mdr_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* A grid of x by y by members. */
 static inline dim3 mdr_grid(int64_t x, int64_t y, int32_t members) { return dim3((unsigned)x, (unsigned)y, (unsigned)members); }

@@ -202,7 +202,9 @@ static void run(const Call *c, int64_t, int64_t)
     const bool fast = plain_bf16(p.dy) && plain_bf16(p.x) && plain_or_absent(p.dres) && plain_or_absent(p.dx) && p.rstd.flat;
     const int stages = fast ? whole_stages(inner_of(n), cols, VECTORS, grid.warps) : 0;
     WHOLE_LAUNCH(launch, cols, stages)(c, p, rest, grid);
-    if (c->out[1].data) enqueue_add_chunks(c, c->out[1], add, (const float *)c->scratch, cut, cols, cols);
+    if (!c->out[1].data) return;
+    const Call last = mdr_beside(c, 2);
+    enqueue_add_chunks(&last, c->out[1], add, (const float *)c->scratch, cut, cols, cols);
 }
 
 /* dy w^T is summed in float whatever comes of it: rstd alone is asked for whole. */

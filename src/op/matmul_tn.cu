@@ -404,7 +404,9 @@ static void multiply_all(const Call *c, Sum s, bool sums)
     else if (large) run_tensor<128, true, false, false>(s);
     else if (sums) run_tensor<64, true, true, false>(s);
     else run_tensor<64, true, false, false>(s);
-    if (s.part) add_all(s, z, sum, rows * part_ld(n) / 4, (int32_t)(c->add & 1u));
+    if (!s.part) return;
+    s.stream = mdr_beside(c, sums ? 3u : 1u).stream;
+    add_all(s, z, sum, rows * part_ld(n) / 4, (int32_t)(c->add & 1u));
 }
 static void run(const Call *c, int64_t, int64_t)
 {
@@ -416,7 +418,9 @@ static void run_sum(const Call *c, int64_t, int64_t)
     const bool add = (c->add & 1u) != 0, add_sum = (c->add & 2u) != 0;
     const Sum s = prepare(c, c->extent.n_seq == 1 || add);
     const bool both = c->out[0].data && c->out[1].data && add == add_sum && plain_bf16(s.x) && plain_bf16(s.y);
-    if (c->out[0].data) multiply_all(c, s, both);
+    Call product = *c;
+    if (!both) product.side = NULL;                        /* its scratch is wanted again                                          */
+    if (c->out[0].data) multiply_all(&product, s, both);
     if (both || !c->out[1].data) return;
     const int64_t rows = mdr_rows(c->node->in_type[1].shape), cols = c->node->out[0].shape.d[1];
     const Cut k = cut_rows(rows, c->extent.n_seq, add_sum, SUM_LEAST, SUM_MOST);

@@ -234,7 +234,8 @@ template <bool CENTRED> static void run_norm_dw(const Call *c, int64_t, int64_t)
     DwFn *const kernel = kinds[kind];
     MDR_LAUNCH(kernel, mdr_grid(cut.count, mdr_ceil_div(slabs.pieces, slabs.wide), c->extent.n_member), ROW_THREADS, ROW_THREADS * w * sizeof(float),
                c->stream, tall(big[0], rows, n), tall_column(mean, rows, n), tall_column(rstd, rows, n), tall(big[1], rows, n), cut, c->n_seq, slabs, part);
-    enqueue_add_chunks(c, part, cut, cols, cols);
+    const Call last = mdr_beside(c, 1);
+    enqueue_add_chunks(&last, part, cut, cols, cols);
 }
 static size_t dw_scratch(const Node *n, Extent e)
 {

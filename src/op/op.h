@@ -30,6 +30,8 @@ typedef struct Arg {
     int64_t member, seq, ld;          /* strides in ELEMENTS of the value's own type                                  */
     int64_t size;                     /* bytes of an element: DT_REAL 4 or 8, on CUDA also 2 (bf16); DT_I32 4; DT_SUM 8 */
 } Arg;
+/* A second stream of the device; out: something was enqueued there that is not waited for yet. */
+typedef struct Beside { void *stream, *event; bool out; } Beside;
 typedef struct Call {
     const Node *node;
     Extent extent;
@@ -39,6 +41,7 @@ typedef struct Call {
     void *scratch;
     const int32_t *n_seq;             /* CUDA only (op/cuda.h): [members], in device memory                           */
     void *stream;                     /* CUDA only: the cudaStream_t to enqueue on                                    */
+    Beside *side;                     /* CUDA only: where a last stage may go (mdr_beside in op/cuda.h), or NULL          */
 } Call;
 typedef void KernelFn(const Call *c, int64_t unit0, int64_t unit1);
 
