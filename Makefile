@@ -69,7 +69,7 @@ $(error CUDA=$(CUDA), but there is no nvcc$(if $(nvcc), at $(nvcc)): install the
 endif
 endif
 endif
-# Some kernels want 9.0's shared memory (attention's gradient 174 KB a block).
+# Some kernels want 9.0's shared memory (attention's gradient 224 KB a block).
 archs := $(if $(nvcc),$(shell printf '%s\n' $(CUDA_ARCH) | sort -n))
 ifneq ($(filter 5% 6% 7% 8%,$(archs)),)
 $(error CUDA_ARCH=$(CUDA_ARCH): the kernels need compute capability 9.0 (90) or newer)

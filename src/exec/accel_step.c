@@ -347,7 +347,7 @@ static Err *send(AccelExec *a, Population *pop, const StepInput *input, int32_t 
 /* Not part of the recorded step: who stays on the device reads them where they lie. */
 static Err *gather_results(AccelExec *a)
 {
-    const Frame f = frame(a, a->pop);
+    const Frame f = frame(a, NULL);
     for (int32_t i = 0; i < a->p->graph->n_output; i++) {
         if (a->result_at[i] < 0) continue;
         Value v = a->p->graph->output[i];
@@ -443,7 +443,7 @@ Hyper *mdr_exec_accel_hyper(Exec *e) { return mdr_exec_of_accel(e)->hyper; }
 const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member)
 {
     const AccelExec *a = mdr_exec_of_accel(e);
-    const Frame f = frame(a, a->pop);
+    const Frame f = frame(a, NULL);
     const Arg x = mdr_exec_arg(a->p, &f, &a->p->output[i]);
     *member = x.member;
     return a->result_at[i] < 0 ? NULL : x.data;

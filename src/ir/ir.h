@@ -62,7 +62,7 @@ struct Graph {
 
 /* What a kernel costs for one sequence, forward only, as executed. flops: by the rules of docs/design.md ("Counting").
  * bytes: read and written once each. exps: exponentials and other transcendental functions. */
-typedef struct Cost { double flops, bytes, exps; } Cost;
+typedef struct Cost { double flops, bytes, exps; bool whole; } Cost;     /* whole: bytes has every operand, weights and sums too */
 
 /* A test case of an op: shapes (rank 0 = absent input), attribute, the range inputs are drawn from (I32 inputs are drawn
  * from 0..hi_int-1). The registry tests run value, gradient and device comparisons over them. name == NULL ends. */

@@ -93,7 +93,7 @@ int32_t mdr_ir_inputs(const Graph *g, int32_t *node, int32_t max) { return list(
 Cost mdr_ir_cost(const Node *n)
 {
     if (n->op->cost) return n->op->cost(n);
-    Cost c = {0};
+    Cost c = {.whole = true};
     for (int k = 0; k < n->n_in; k++)
         if (n->in[k].node >= 0) c.bytes += 4.0 * (double)mdr_numel(n->in_type[k].shape);
     for (int k = 0; k < n->n_out; k++) c.bytes += 4.0 * (double)mdr_numel(n->out[k].shape);

@@ -463,7 +463,7 @@ static void run_attention_grad(const Call *c, int64_t unit0, int64_t unit1)
 static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const AttentionAttr *)n->attr)->n_heads <= 1024; }
 
 /* ---- with the rotation inside; what is not bf16 is rounded as it comes ---- */
-static int32_t angle_count(const Node *n) { return (int32_t)mdr_ceil_div(n->in_type[0].shape.d[0], 16) * 64; }
+static int32_t angle_count(const Node *n) { return (int32_t)mdr_ceil_div(n->in_type[0].shape.d[0], 32) * 128; }
 static size_t angle_bytes(const Node *n, Extent e)
 {
     (void)e;

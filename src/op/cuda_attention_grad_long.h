@@ -159,6 +159,7 @@ template <bool MASKED, int N> static __device__ __forceinline__ void add_queries
     __syncwarp();
     if (lane == 0) give_shared(key.own, at.tile + 1);                  /* the tile before: only now, when nothing of it is under way any more */
     while (key.known > at.tile) key.known = take_shared(key.own - 1);
+    __syncwarp();                                                      /* lanes may leave the loop one by one, products want them all */
     begin_sum(sum, *at.dq);
 #pragma unroll
     for (int n = 0; n < N; n++) {

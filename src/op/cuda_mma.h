@@ -70,8 +70,8 @@ static __device__ __forceinline__ uint32_t transpose_8x8(uint32_t x)
 
 /* Asynchronous copies of 16 aligned bytes from global to shared memory; where `there` is false 16 zero bytes are written and `from` is
  * not read. Groups end with copy_commit; copy_wait<n> waits until at most n groups of this thread are under way (then
- * __syncthreads for the other threads' copies). LINE: all of its 128 bytes
- * will be wanted soon and come as far as the L2 cache at once: rows copied 64 bytes at a time come a quarter faster. */
+ * __syncthreads for the other threads' copies). LINE: all of its 128 bytes will be wanted soon and come as far as the L2 cache at once:
+ * rows copied 64 bytes at a time come a quarter faster. */
 template <bool LINE = false> static __device__ __forceinline__ void copy_16(void *to, const void *from, bool there)
 {
 #ifdef MDR_CUDA_EMULATED
@@ -107,7 +107,7 @@ static __device__ __forceinline__ uint32_t read_line_word(const void *from)
     return *(const uint32_t *)from;
 #else
     uint32_t x;
-    asm volatile("ld.global.nc.L2::128B.b32 %0, [%1];" : "=r"(x) : "l"(from));
+    asm volatile("ld.global.L2::128B.b32 %0, [%1];" : "=r"(x) : "l"(from));
     return x;
 #endif
 }

@@ -97,7 +97,7 @@ static Err *shape_z(Node *n) {
 
 static Cost cost_of(int64_t rows, int64_t inner, int64_t cols) {
     const double m = (double)rows, k = (double)inner, n = (double)cols;
-    return (Cost){.flops = 2 * m * k * n, .bytes = 4 * (m * k + k * n + m * n)};
+    return (Cost){.flops = 2 * m * k * n, .bytes = 4 * (m * k + k * n + m * n), .whole = true};
 }
 static Cost cost_y(const Node *n) {
     return cost_of(mdr_rows(n->out[0].shape), mdr_cols(n->in_type[0].shape), mdr_cols(n->out[0].shape));

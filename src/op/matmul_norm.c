@@ -28,7 +28,7 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 static Cost cost(const Node *n)
 {
     const double rows = (double)mdr_rows(n->out[0].shape), inner = (double)mdr_cols(n->in_type[0].shape), cols = (double)mdr_cols(n->out[0].shape);
-    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * (3 * cols + 1))};
+    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * (3 * cols + 1)), .whole = true};
 }
 
 /* The last node is the norm. */

@@ -35,7 +35,7 @@ static Cost cost(const Node *n)
 {
     const double rows = (double)mdr_rows(n->out[0].shape), inner = (double)mdr_cols(n->in_type[0].shape), cols = (double)mdr_cols(n->out[0].shape);
     const double wide = n->in[5].node >= 0 ? 3 : 2;
-    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * (wide * cols + 1))};
+    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * (wide * cols + 1)), .whole = true};
 }
 
 /* The sum of two that takes v and nothing else of v's readers does: its node, or -1. */

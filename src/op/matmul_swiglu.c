@@ -47,12 +47,12 @@ static void compose_grad(Builder *b, const Node *n, const Value *in, Value *out)
 static Cost cost(const Node *n)
 {
     const double rows = (double)mdr_rows(n->out[0].shape), inner = (double)mdr_cols(n->in_type[0].shape), cols = (double)mdr_cols(n->out[0].shape);
-    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * cols * 1.5), .exps = rows * cols / 2};
+    return (Cost){.flops = 2 * rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols + rows * cols * 1.5), .exps = rows * cols / 2, .whole = true};
 }
 static Cost cost_grad(const Node *n)
 {
     const double rows = (double)mdr_rows(n->out[0].shape), inner = (double)mdr_cols(n->in_type[0].shape), cols = (double)mdr_cols(n->out[0].shape);
-    return (Cost){.flops = rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols / 2 + rows * cols * 2), .exps = rows * cols / 2};
+    return (Cost){.flops = rows * inner * cols, .bytes = 4 * (rows * inner + inner * cols / 2 + rows * cols * 2), .exps = rows * cols / 2, .whole = true};
 }
 
 /* The last node is the activation. A reader of gate_up before it would keep the product alive. */

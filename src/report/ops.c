@@ -33,7 +33,7 @@ int32_t mdr_report_op_times(const OpProfile *p, int32_t n, double seconds, int32
         bool counted = p[i].node && strcmp(p[i].op, "(prepare)") != 0;      /* an update on a GPU is no node               */
         Cost c = counted ? mdr_ir_cost(p[i].node) : (Cost){0};
         double calls = (double)p[i].calls, times = p[i].phase == PH_SEQ ? (double)p[i].sequences : calls;
-        double once = counted && p[i].phase == PH_SEQ ? fmin(bytes_a_call(p[i].node), c.bytes) : 0;
+        double once = counted && c.whole && p[i].phase == PH_SEQ ? fmin(bytes_a_call(p[i].node), c.bytes) : 0;
         row[k].seconds += p[i].seconds;
         row[k].flops += c.flops * times;
         row[k].bytes += (c.bytes - once) * times + once * calls;
