@@ -152,7 +152,7 @@ static Cost cost_scan(const Node *n)
 static Cost cost_scan_grad(const Node *n)
 {
     Cost c = cost_scan(n);
-    return (Cost){2 * c.flops, 2 * c.bytes, 2 * c.exps};
+    return (Cost){.flops = 2 * c.flops, .bytes = 2 * c.bytes, .exps = 2 * c.exps};
 }
 
 const OpDef mdr_ir_op_scan = {.name = "scan", .equation = "c', y_t = body(c, x_t, consts)", .attr_size = sizeof(ScanAttr),
