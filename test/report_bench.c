@@ -221,6 +221,8 @@ static void json(void **state) {
     if (!o) fail_msg("%s", error.text);
     assert_string_equal(json_string_value(json_object_get(o, "class")), mdr_cpu_class());
     json_object_set_new(o, "class", json_string("CLASS"));
+    assert_int_equal(json_integer_value(json_object_get(o, "numerics")), MDR_NUMERICS);
+    json_object_set_new(o, "numerics", json_string("N"));
     /* every digit: what is read back is the number that was written */
     const json_t *first = json_array_get(json_object_get(o, "rows"), 0);
     assert_true(json_real_value(json_object_get(first, "test_acc_macro")) == c.task[0][0].macro.value);
@@ -229,7 +231,7 @@ static void json(void **state) {
     char *got = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(12));
     assert_string_equal(
         got, "{\"schema\":\"madras.bench/1\",\"madras\":\"0.1.0\",\"protocol\":\"madras\",\"select\":\"valid\","
-             "\"precision\":\"float32\",\"class\":\"CLASS\",\"numerics\":2,\"seeds\":[1,2,3],\"grid_points\":6,"
+             "\"precision\":\"float32\",\"class\":\"CLASS\",\"numerics\":\"N\",\"seeds\":[1,2,3],\"grid_points\":6,"
              "\"rows\":[{\"architecture\":\"X=mlp\",\"label\":\"X\",\"params\":111696,\"state\":8192,\"task\":"
              "\"memorization\","
              "\"settings\":1,\"settings_left_out\":0,\"seeds\":3,\"diverged\":0,\"test_acc_macro\":0.57,\"interval\":["
