@@ -10,19 +10,10 @@
  * shuffles for 32 sums). The warps' sums are added in order, and where a block is not all channels, the blocks'.
  *
  * da, dd and dbias are sums over time, one a sequence; gated they may be wanted over the batch: a second stage adds them. */
-#include "op/selective_scan_cuda.h"
 #include "op/cuda_chunks.h"
+#include "op/cuda_scan_grad_any.h"
 
-struct Backward {
-    Arg u, delta, a, bm, cm, d, states, dy, z;                                /* gated: delta before softplus, dy of the output */
-    Arg du, ddelta, da, db, dc, dd, dz, dbias;
-    const int32_t *n_seq;
-    int32_t rows, cols, n_state;
-    int64_t next_du, next_ddelta, next_dz;                                    /* bytes from a row to the one before         */
-    float *part;                      /* more than one block a sequence: [member][sequence][block][rows][B, C][n_state]     */
-    float *h;                         /* any number of states: [member][sequence][block][dh, da][n_state][THREADS]          */
-};
-enum { SUB = 4, MARKS = 3, KEPT = 8, THREADS = SCAN_THREADS, WARPS = THREADS / 32 };
+enum { SUB = 4, MARKS = 3, KEPT = 8 };
 static_assert((MARKS + 1) * SUB == (int)SCAN_CHUNK);
 
 /* What a kernel is compiled for: the type of what moves, states, channels of a thread, threads of a channel. */
@@ -43,17 +34,6 @@ template <typename K> constexpr size_t shared_bytes(void)
            sizeof(float) * (size_t)((K::OPENED ? K::TILE : 0) + MARKS * KEPT * THREADS + (2 + WARPS) * K::SUMS) + STARTS * sizeof(int64_t) + 32 * sizeof(uint4);
 }
 
-/* Sums of v[0..32) over the lanes that agree in the bits below G, each in a fixed order: lane l gets those of index (l & -G) + 0 .. G. */
-template <int G, int HALF = 16> static __device__ __forceinline__ void trade(float v[32], int lane)
-{
-    const bool upper = lane & HALF;
-#pragma unroll
-    for (int i = 0; i < HALF; i++) {
-        const float give = upper ? v[i] : v[i + HALF], stay = upper ? v[i + HALF] : v[i];
-        v[i] = stay + __shfl_xor_sync(0xffffffffu, give, HALF);
-    }
-    if constexpr (HALF > G) trade<G, HALF / 2>(v, lane);
-}
 /* The left operand: row r has its ones where the number r % 4 of a lane's four stands. It is read from shared memory, where its
  * words stand side by side as products want them: the compiler, knowing them alike, would keep two and copy them for each. */
 static __device__ __forceinline__ void put_ones(uint32_t *to, int lane)
@@ -386,94 +366,6 @@ template <typename K> static __global__ void __launch_bounds__(THREADS, K::BLOCK
         if (f.dd.data) arg_put(f.dd, arg_row(f.dd, m, s, 0) + k, own.dd[j]);
         if (K::GATED && f.dbias.data) arg_put(f.dbias, arg_row(f.dbias, m, s, 0) + k, own.dbias[j]);
     }
-}
-
-/* Any number of states and any types: one state after another over a tile of tokens; its dh and da wait in scratch. */
-template <bool GATED> static __global__ void __launch_bounds__(THREADS) backward_any(Backward f)
-{
-    mdr_begin();
-    MDR_SHARED(float, sums);                                                  /* [warps][32]                            */
-    const int64_t m = blockIdx.z, s = blockIdx.y, block = (m * gridDim.y + s) * gridDim.x + blockIdx.x;
-    const int32_t tid = (int32_t)threadIdx.x, lane = tid & 31, k = (int32_t)blockIdx.x * THREADS + tid;
-    if (s >= f.n_seq[m]) return;
-    const bool live = k < f.cols;
-    float *dh = f.h + block * 2 * f.n_state * THREADS + tid, *da = dh + f.n_state * THREADS, dd = 0.0f, dbias = 0.0f;
-    const float d = live ? arg_get(f.d, arg_row(f.d, m, s, 0) + k) : 0.0f;
-    const int32_t last = (f.rows - 1) / SCAN_CHUNK;
-    for (int32_t q = last; q >= 0; q--) {
-        const int32_t t0 = q * SCAN_CHUNK;
-        float dt[SCAN_CHUNK], ut[SCAN_CHUNK], dyt[SCAN_CHUNK], inject[SCAN_CHUNK], exponent[SCAN_CHUNK], y[SCAN_CHUNK];
-#pragma unroll
-        for (int i = 0; i < SCAN_CHUNK; i++) {
-            const bool there = live && t0 + i < f.rows;
-            const float given = there ? arg_get(f.delta, arg_row(f.delta, m, s, t0 + i) + k) : 0.0f;
-            ut[i] = there ? arg_get(f.u, arg_row(f.u, m, s, t0 + i) + k) : 0.0f;
-            dt[i] = GATED ? scan_softplus(given) : given;
-            dyt[i] = there ? arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k) : 0.0f;
-            if (GATED && there) {
-                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k);
-                dyt[i] *= zt * fast_sigmoid(zt);
-            }
-            inject[i] = exponent[i] = 0.0f;
-            y[i] = d * ut[i];
-            dd += dyt[i] * ut[i];
-        }
-        for (int32_t n = 0; n < f.n_state; n++) {
-            const float a = live ? SCAN_LOG2E * arg_get(f.a, arg_row(f.a, m, s, k) + n) : 0.0f;
-            const bool begun = q < last && live;
-            float h[SCAN_CHUNK + 1], v[32], now_h = begun ? dh[n * THREADS] : 0.0f, now_a = begun ? da[n * THREADS] : 0.0f;
-            h[0] = live ? arg_get(f.states, arg_row(f.states, m, s, q) + (int64_t)n * f.cols + k) : 0.0f;
-#pragma unroll
-            for (int i = 0; i < SCAN_CHUNK; i++) {
-                const float b = t0 + i < f.rows ? arg_get(f.bm, arg_row(f.bm, m, s, t0 + i) + n) : 0.0f;
-                h[i + 1] = fast_exp2(dt[i] * a) * h[i] + dt[i] * ut[i] * b;
-            }
-#pragma unroll
-            for (int i = SCAN_CHUNK - 1; i >= 0; i--) {
-                const bool there = t0 + i < f.rows;
-                const float b = there ? arg_get(f.bm, arg_row(f.bm, m, s, t0 + i) + n) : 0.0f;
-                const float c = there ? arg_get(f.cm, arg_row(f.cm, m, s, t0 + i) + n) : 0.0f;
-                now_h += dyt[i] * c;
-                v[2 * i + 1] = dyt[i] * h[i + 1];
-                v[2 * i] = now_h * dt[i] * ut[i];
-                y[i] += c * h[i + 1];
-                inject[i] += now_h * b;
-                now_h *= fast_exp2(dt[i] * a);
-                exponent[i] += now_h * h[i] * a;
-                now_a += now_h * h[i] * dt[i];
-            }
-            if (live) { dh[n * THREADS] = now_h; da[n * THREADS] = now_a; }
-            trade<1>(v, lane);
-            sums[tid] = v[0];
-            __syncthreads();
-            if (tid < 32 && t0 + tid / 2 < f.rows) {
-                float sum = sums[tid];
-                for (int w = 1; w < WARPS; w++) sum += sums[w * 32 + tid];
-                const Arg &out = tid & 1 ? f.dc : f.db;
-                if (gridDim.x > 1) f.part[((block * f.rows + t0 + tid / 2) * 2 + (tid & 1)) * f.n_state + n] = sum;
-                else if (out.data) arg_put(out, arg_row(out, m, s, t0 + tid / 2) + n, sum);
-            }
-            __syncthreads();
-        }
-#pragma unroll
-        for (int i = 0; i < SCAN_CHUNK; i++) {
-            if (!live || t0 + i >= f.rows) continue;
-            float change = SCAN_LN2 * exponent[i] + inject[i] * ut[i];
-            if (GATED) {
-                change *= 1.0f - fast_exp2(-SCAN_LOG2E * dt[i]);
-                dbias += change;
-                const float zt = arg_get(f.z, arg_row(f.z, m, s, t0 + i) + k), gate = fast_sigmoid(zt);
-                const float dout = arg_get(f.dy, arg_row(f.dy, m, s, t0 + i) + k);
-                if (f.dz.data) arg_put(f.dz, arg_row(f.dz, m, s, t0 + i) + k, dout * y[i] * (gate + zt * gate * (1.0f - gate)));
-            }
-            if (f.du.data) arg_put(f.du, arg_row(f.du, m, s, t0 + i) + k, dyt[i] * d + inject[i] * dt[i]);
-            if (f.ddelta.data) arg_put(f.ddelta, arg_row(f.ddelta, m, s, t0 + i) + k, change);
-        }
-    }
-    if (!live) return;
-    for (int32_t n = 0; n < f.n_state && f.da.data; n++) arg_put(f.da, arg_row(f.da, m, s, k) + n, da[n * THREADS]);
-    if (f.dd.data) arg_put(f.dd, arg_row(f.dd, m, s, 0) + k, dd);
-    if (GATED && f.dbias.data) arg_put(f.dbias, arg_row(f.dbias, m, s, 0) + k, dbias);
 }
 
 /* dB and dC of sequences that several blocks shared. */
