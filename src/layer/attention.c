@@ -90,7 +90,7 @@ static Value step(LayerContext *c, Value x, Value t, const Value *carried, Value
      .build = build, .state = STATE, .carry = carry, .step = step}
 const LayerDef mdr_layers_attention[] = {
     ATTENTION("attention", "causal softmax attention, one head, rotary positions (Vaswani et al. 2017, arXiv 1706.03762)", one_head, state_full),
-    ATTENTION("mh-attention", "the same with 16 heads", many_heads, state_full),
+    ATTENTION("mh-attention", "attention with 16 heads", many_heads, state_full),
     ATTENTION("sliding-attention", "causal attention over a window, one head (Beltagy et al. 2020, arXiv 2004.05150)", one_sliding, state_sliding),
-    ATTENTION("mh-sliding-attention", "the same with 16 heads", many_sliding, state_sliding),
+    ATTENTION("mh-sliding-attention", "sliding-attention with 16 heads", many_sliding, state_sliding),
     {0}};
