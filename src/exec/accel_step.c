@@ -462,7 +462,6 @@ Err *mdr_exec_replay(Exec *e)
     AccelExec *a = mdr_exec_of_accel(e);
     return mdr_accel_replay(a->accel, a->step);
 }
-Accel *mdr_exec_accel(const Exec *e) { return mdr_exec_of_accel(e)->accel; }
 int32_t mdr_exec_launches(const Exec *e)
 {
     const AccelExec *a = mdr_exec_of_accel(e);

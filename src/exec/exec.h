@@ -115,7 +115,6 @@ typedef struct ExecHooks {                    /* each may be NULL               
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);
 MDR_API int32_t mdr_exec_launches(const Exec *e);                             /* kernels and copies of the recorded step; 0: none  */
-MDR_API Accel *mdr_exec_accel(const Exec *e);
 
 /* Before every step all working memory is filled with NaNs, so that a kernel that reads what was not written shows. mdr_exec_eval
  * always does it. */
