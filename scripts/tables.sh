@@ -21,6 +21,18 @@ names() {                                           # names ROOM TYPE PREFIX SUF
         if grep -q "^\(extern \"C\" \)\{0,1\}const $2 $3$id\[" "$f"; then echo "$id"; fi
     done
 }
+own_names() {                                       # own_names ROOM TYPE PREFIX: a file whose array has another's name would be left out
+    for f in src/"$1"/*.c; do
+        [ -f "$f" ] || continue
+        n=$(basename "$f" .c)
+        id=$3$(echo "$n" | tr '-' '_')
+        has=$(sed -n "s/^const $2 \($3[A-Za-z0-9_]*\)\[.*/\1/p" "$f" | head -1)
+        if [ -n "$has" ] && [ "$has" != "$id" ]; then
+            echo "$f defines ${has}[]; after the file's name it must be ${id}[]"
+            exit 1
+        fi
+    done
+}
 array() {                                           # array TYPE PREFIX FILES names...
     type=$1 prefix=$2 files=$3
     shift 3
@@ -32,6 +44,7 @@ array() {                                           # array TYPE PREFIX FILES na
 }
 table() {                                           # table ROOM TYPE PREFIX FILES
     [ -f "src/$1/$1.h" ] || return 0
+    own_names "$1" "$2" "$3"
     {
         echo "/* Made by scripts/tables.sh. */"
         echo "#include \"$1/$1.h\""

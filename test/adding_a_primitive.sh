@@ -78,4 +78,17 @@ check "it trains: the loss falls" falls 4.out
 check "it has a score" sh -c 'grep -Eq "^\(ema swiglu\)\*2( +[0-9.]+\*?){6}" 5.out'
 "$tree/build/madras" train --task in-context-recall --arch 'ema(gat=true) swiglu' --config "$small" > misspelt 2>&1
 check "a misspelt parameter is named" has 'did you mean `gate`?' misspelt
+
+# Two slips of somebody who begins with a copy.
+cd "$tree" || exit 1
+cp src/layer/ema.c src/layer/other.c
+make > "$MDR_TEST_DIR/slip.out" 2> "$MDR_TEST_DIR/slip"
+check "a copy that keeps the array's name" has 'src/layer/other.c defines mdr_layers_ema[]; after the file'"'"'s name it must be mdr_layers_other[]' \
+    "$MDR_TEST_DIR/slip"
+sed 's/mdr_layers_ema/mdr_layers_other/' src/layer/ema.c > src/layer/other.c
+make > "$MDR_TEST_DIR/slip.out" 2>&1
+build/madras train --task in-context-recall --arch 'ema' --config "$small" > "$MDR_TEST_DIR/slip" 2>&1
+check "a copy that keeps the layer's name" has 'two files of src/layer define a layer `ema`' "$MDR_TEST_DIR/slip"
+check "... both are listed, and all behind them" sh -c 'test "$(build/madras list primitives | grep -c "^ema$")" -eq 2 &&
+    build/madras list primitives | grep -q "^swiglu$"'
 exit $failed

@@ -304,6 +304,7 @@ static void declarations(void **state) {
     (void)state;
     for (int i = 0; mdr_layer_at(i); i++) {
         const LayerDef *d = mdr_layer_at(i);
+        if (i > 0 && strcmp(mdr_layer_at(i - 1)->name, d->name) == 0) fail_msg("two files of src/layer define a layer `%s`", d->name);
         assert_true(i == 0 || strcmp(mdr_layer_at(i - 1)->name, d->name) < 0);
         assert_ptr_equal(mdr_layer_find(d->name), d);
         assert_true(d->help && strlen(d->help) > 10 && strlen(d->help) < 110);

@@ -4,19 +4,23 @@
 
 extern const LayerDef *const mdr_layer_files[];       /* one array a file; ends with NULL                                  */
 
-/* How many primitives come before name: its place. */
-static int place(const char *name) {
+/* How many primitives come before one: its place. Of two with one name (a copied file) the one whose file comes first. */
+static int place(const LayerDef *of) {
     int n = 0;
+    bool behind = false;
     for (const LayerDef *const *f = mdr_layer_files; *f; f++)
-        for (const LayerDef *d = *f; d->name; d++)
-            if (strcmp(d->name, name) < 0) n++;
+        for (const LayerDef *d = *f; d->name; d++) {
+            int order = strcmp(d->name, of->name);
+            behind = behind || d == of;
+            if (order < 0 || (order == 0 && !behind)) n++;
+        }
     return n;
 }
 
 const LayerDef *mdr_layer_at(int i) {
     for (const LayerDef *const *f = mdr_layer_files; *f; f++)
         for (const LayerDef *d = *f; d->name; d++)
-            if (place(d->name) == i) return d;
+            if (place(d) == i) return d;
     return NULL;
 }
 

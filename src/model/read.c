@@ -138,6 +138,13 @@ static Err *settings(Reader *r, MixerText *m) {
     return NULL;
 }
 
+/* A file that began as a copy of another and kept its name would change what every command means by that name. */
+static bool is_twice(const char *name) {
+    int n = 0;
+    for (int i = 0; mdr_layer_at(i); i++) n += strcmp(mdr_layer_at(i)->name, name) == 0;
+    return n > 1;
+}
+
 static Err *mixer(Reader *r, MixerText *m) {
     const char *at = r->at, *name = word(r);
     size_t n = strlen(name);
@@ -151,6 +158,7 @@ static Err *mixer(Reader *r, MixerText *m) {
     if (strcmp(name, "split") == 0) return FAIL(r, at, "`split` (mixers that share the channels out) is not possible yet");
     m->def = mdr_layer_find(name);
     if (!m->def) return unknown_layer(r, at, name);
+    if (is_twice(name)) return FAIL(r, at, "two files of src/layer define a layer `%s`: give one of them another .name and build again", name);
     if (*r->at != '(') return NULL;
     r->at++;
     return settings(r, m);
