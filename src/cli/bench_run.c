@@ -16,7 +16,6 @@ Err *mdr_cli_bench_look_up(Bench *b, Job *j, int32_t k)
     return NULL;
 }
 
-
 static bool on_step(void *ctx, const Trainer *t)
 {
     Bench *b = ctx;
@@ -81,7 +80,7 @@ static Err *run_on_cpu(Bench *b)
 }
 
 /* ---- on a GPU ---- */
-typedef struct Queue { Bench *b; const TrialSpec **spec; Job **job; int32_t *trial, n; } Queue;
+typedef struct Queue { Bench *b; const TrialSpec **spec; Job **job; int32_t *trial, n; char (*key)[65]; } Queue;
 
 static bool on_tick(void *ctx, const QueueProgress *p)
 {
@@ -105,11 +104,8 @@ static void on_say(void *ctx, const char *sentence)
 
 static bool queued(const Queue *q, const char *key)
 {
-    char other[65];
-    for (int32_t i = 0; i < q->n; i++) {
-        mdr_train_key(q->spec[i], other);
-        if (strcmp(key, other) == 0) return true;
-    }
+    for (int32_t i = 0; i < q->n; i++)
+        if (strcmp(key, q->key[i]) == 0) return true;
     return false;
 }
 
@@ -123,6 +119,7 @@ static void fill(Queue *q, bool *twice)
             if (b->job[i].done[k]) continue;
             mdr_train_key(&b->job[i].spec[k], key);
             if (i > 0 && queued(q, key)) { *twice = true; continue; }
+            memcpy(q->key[q->n], key, sizeof key);
             q->spec[q->n] = &b->job[i].spec[k];
             q->job[q->n] = &b->job[i];
             q->trial[q->n++] = k;
@@ -132,7 +129,8 @@ static void fill(Queue *q, bool *twice)
 static void open_queue(Bench *b, Queue *q, bool *twice)
 {
     size_t most = (size_t)b->left + 1;
-    *q = (Queue){b, mdr_alloc(most * sizeof *q->spec), mdr_alloc(most * sizeof *q->job), mdr_alloc(most * sizeof *q->trial), 0};
+    *q = (Queue){b, mdr_alloc(most * sizeof *q->spec), mdr_alloc(most * sizeof *q->job), mdr_alloc(most * sizeof *q->trial), 0,
+                 mdr_alloc(most * sizeof *q->key)};
     fill(q, twice);
 }
 static void close_queue(Queue *q)
@@ -140,6 +138,7 @@ static void close_queue(Queue *q)
     mdr_free(q->spec);
     mdr_free(q->job);
     mdr_free(q->trial);
+    mdr_free(q->key);
 }
 
 static Err *run_on_gpu(Bench *b)
