@@ -19,7 +19,7 @@ rule() {                                            # rule NAME: what stands in 
     : > "$found"
 }
 rooms="base ir op exec layer model task train store study report cli"
-sources() { find src -name '*.c' -o -name '*.h' | sort; }
+sources() { find src -name '*.c' -o -name '*.h' -o -name '*.cu' | sort; }
 
 # One name, one file: a base name says which file is meant. Every table.c walks the generated table of its room; an op may share
 # its name with the declaration in ir or the layer it serves.
@@ -73,7 +73,7 @@ for o in $(grep -o "$objects/[^ ]*\.o" "$objects/members" | grep -v "/src/cli/")
 done > "$found"
 rule "no writable globals below cli"
 
-for f in $(find src test bench scripts -type f \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cpp' -o -name '*.py' -o -name '*.sh' \) | sort); do
+for f in $(sources) $(find test bench scripts -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.py' -o -name '*.sh' \) | sort); do
     n=$(wc -l < "$f")
     [ "$n" -le 600 ] || echo "$f: $n lines, at most 600"
     awk -v f="$f" '{ gsub(/[\200-\277]/, "") } length($0) > 160 { print f ":" NR ": " length($0) " columns, at most 160" }' "$f"
@@ -82,9 +82,10 @@ rule "files of at most 600 lines, lines of at most 160 columns"
 
 for f in $(find src test bench -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cpp' | sort); do
     awk -v f="$f" '
-        !start && /^\{$/ { start = NR - 1; next }
-        !start && /\)[ ]*\{[ ]*(\/\*.*)?$/ && !/=[ ]*\{/ { start = NR; name = $0; next }
-        start && /^\}/ { if (NR - start + 1 > 80) print f ":" start ": function of " NR - start + 1 " lines, at most 80"; start = 0 }' "$f"
+        !start && /^[A-Za-z_][^=]*\(/ { first = NR }
+        !start && first && /(^|\)[ ]*)\{[ ]*(\/\*.*)?$/ && !/=[ ]*\{/ { start = first }
+        !start && /;[ ]*(\/\*.*)?$/ { first = 0 }
+        /^\}/ { if (start && NR - start + 1 > 80) print f ":" start ": function of " NR - start + 1 " lines, at most 80"; start = first = 0 }' "$f"
 done > "$found"
 rule "functions of at most 80 lines"
 
