@@ -284,7 +284,7 @@ const CommandDef mdr_commands_train[] = {
     {"train", "--task TASK --arch ARCH [options]", "train one architecture on one task, loss and accuracy as it goes",
      "Values are settled in this order: protocol, config file, --set, parameters in\n"
      "the architecture. Keys of --set: madras list tasks, list model, list training.\n"
-     "`epochs` given after `steps` (in a later file or by --set) replaces it.\n"
+     "`epochs` of a later file or of --set replaces `steps` unless given beside it.\n"
      "With --json one object a line: start, epoch..., end.\n"
      "With --plan what the architecture became: every op with shapes, phase and the\n"
      "layer it is of, then the instructions with the places of their values.\n"

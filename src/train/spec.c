@@ -14,7 +14,7 @@ const Param mdr_train_params[] = {
     {"min_lr", MDR_REAL, AT(min_lr), 1e-6, 0, 10, NULL, "where a cosine schedule ends"},
     {"warmup_steps", MDR_INT, AT(warmup_steps), 0, 0, 1e9, NULL, "steps of linear warm-up"},
     {"clip", MDR_REAL, AT(clip), 0, 0, 1e9, NULL, "largest global gradient norm; 0: no clipping"},
-    {"epochs", MDR_INT, AT(epochs), 200, 1, 1e9, NULL, "passes over the training examples; given after steps (a later file, --set), it replaces them"},
+    {"epochs", MDR_INT, AT(epochs), 200, 1, 1e9, NULL, "passes over the training examples; in a later file or --set without steps beside it, it replaces them"},
     {"steps", MDR_INT, AT(steps), 0, 0, 2e9, NULL, "budget in steps, over any epochs; 0: by epochs"},
     {"batch_size", MDR_INT, AT(batch_size), 128, 1, 65536, NULL, "sequences of a training step"},
     {"early_stop", MDR_WORD, AT(early_stop), STOP_VALID, 0, 0, "none|valid|test", "split whose macro accuracy over 0.999 ends a trial"},
