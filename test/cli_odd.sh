@@ -13,6 +13,8 @@ near() { awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; exit !(d < 1e-2 && d > -1e-
 check "class plain learns the same" near "$(field plain.json test_loss)" "$(field here.json test_loss)"
 MADRAS_CLASS=plain "$MADRAS" bench --protocol tiny.yml --tasks compression --store p.db mamba > plain.txt 2> /dev/null
 check "the caption names the class" grep -q 'float32, plain' plain.txt
+MADRAS_CLASS=plian "$MADRAS" train $t > class.out 2> class.err
+check "another class is refused" sh -c "test $? -eq 2 -a ! -s class.out && grep -qx 'madras: MADRAS_CLASS must be plain or nothing, got \"plian\"' class.err"
 timeless here.json > here
 if command -v taskset > /dev/null; then
     taskset -c "$(taskset -cp $$ | sed 's/.*: \([0-9]*\).*/\1/')" "$MADRAS" train $t --json | sed -E 's/"seconds":[^,}]*//' > one

@@ -53,10 +53,20 @@ static Err *unknown(const char *name)
     return MDR_ERR_UNKNOWN("there is no command", name, names, "see madras --help");
 }
 
+/* A wish that nobody understands would run with AVX2 and keep its trials under avx2-fma. */
+static Err *check_class(void)
+{
+    const char *wish = getenv("MADRAS_CLASS");
+    if (!wish || !wish[0] || !strcmp(wish, "plain")) return NULL;
+    return MDR_ERR_USER("MADRAS_CLASS must be plain or nothing, got \"%s\"", wish);
+}
+
 static int run(const CommandDef *c, int argc, char **argv)
 {
     Args a = {0};
-    Err *e = mdr_cli_parse(c, argc, argv, &a);
+    Err *e = check_class();
+    if (e) return report(e);
+    e = mdr_cli_parse(c, argc, argv, &a);
     if (!e && mdr_cli_option(&a, "help")->given) {
         Text t = {0};
         mdr_cli_help(c, &t);
