@@ -33,6 +33,8 @@ check "show --all: every trial" test "$(wc -l < all.txt)" -eq "$("$MADRAS" show 
 "$MADRAS" show --store s.db --csv > show.csv
 head -1 show.csv > csv-header.out
 golden csv-header
+check "show --csv: each row's spec is one cell of one line" test "$(grep -cE ',"architecture [^"]*; task\.seq_len [0-9]+; .*; composed 0"$' show.csv)" -eq \
+    "$(sed 1d show.csv | wc -l)"
 key=$(sed -n '2s/,.*//p' show.csv)
 "$MADRAS" show --store s.db "$(echo "$key" | cut -c1-10)" > one.txt
 mask < one.txt | sed -E 's/^done, .* UTC/done, DATE/; s/  <$//' > show-one.out

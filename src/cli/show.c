@@ -17,10 +17,14 @@ static const EpochScore *chosen(const StoreTrial *t)
     return k < 0 ? NULL : &t->result.epoch[k];
 }
 
+/* Lines become one, a semicolon and a space between. */
 static void csv_text(const char *s, Text *t)
 {
     mdr_text_printf(t, "\"");
-    for (; *s; s++) mdr_text_printf(t, *s == '"' ? "\"\"" : "%c", *s);
+    for (; *s; s++) {
+        if (*s == '\n') mdr_text_printf(t, "%s", s[1] ? "; " : "");
+        else mdr_text_printf(t, *s == '"' ? "\"\"" : "%c", *s);
+    }
     mdr_text_printf(t, "\"");
 }
 
@@ -33,7 +37,7 @@ static void csv_real(double x, Text *t)
 static void print_csv(StoreTrial **all, int32_t n, Text *t)
 {
     mdr_text_printf(t, "key,architecture,task,seed,class,numerics,status,epochs,params,state,flops,seconds,valid_loss,valid_ppl,valid_acc,"
-                       "valid_acc_macro,test_loss,test_ppl,test_acc,test_acc_macro\n");
+                       "valid_acc_macro,test_loss,test_ppl,test_acc,test_acc_macro,spec\n");
     for (int32_t i = 0; i < n; i++) {
         const StoreTrial *x = all[i];
         const EpochScore *e = chosen(x);
@@ -50,6 +54,8 @@ static void print_csv(StoreTrial **all, int32_t n, Text *t)
             csv_real(s[k] ? s[k]->acc : NAN, t);
             csv_real(s[k] ? s[k]->acc_macro : NAN, t);
         }
+        mdr_text_printf(t, ",");
+        csv_text(x->spec, t);
         mdr_text_printf(t, "\n");
     }
 }
