@@ -8,7 +8,11 @@ static constexpr int HALF = TILES / 2;
 static constexpr int SUMS = ROLES * (MOST_TAPS + 1) + 1;  /* of a channel: dw and db of three, dskip                               */
 
 /* What a turn of a warp works with: planes of the three roles' columns and of dy, the lane's word of the filter, tables of the bands. */
-struct Turn { const uint32_t *z[ROLES], *h, *band[ROLES]; uint32_t *dy; };
+struct Turn {
+    const uint32_t *z[ROLES], *h, *band[ROLES];
+    uint32_t *dy, *u, *dc;                                 /* u, dc: lines of the first sequence, for the filter's gradient, or NULL */
+    int32_t left, far;                                     /* sequences that are there, words from one's line to the next's          */
+};
 static __device__ __forceinline__ int my_place(void) { return my_number() % 32 / 4 * LINE + my_number() % 4; }
 /* u and dc as operands; dskip's sums. */
 static __device__ __forceinline__ void gate(uint32_t (*u)[2], uint32_t (*dc)[2], float dskip[4], const Turn &t)
@@ -158,6 +162,18 @@ template <int FIRST> static __device__ __forceinline__ void spread_half(Sums *a,
 #pragma unroll
     for (int i = FIRST + HALF - 1; i >= FIRST; i--) spread(a, du[i - FIRST], t, i);
 }
+/* Words of rows 16 i on to a line: neighbouring lanes change one of two words, and four write 32 bytes. */
+static __device__ __forceinline__ void hand_on(uint32_t *to, bool there, const uint32_t (*x)[2])
+{
+    const int q = my_number() % 4;
+    to += q % 2 * 4 + q / 2 * 2;
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, q % 2 ? x[i][0] : x[i][1], 1);
+        const uint2 word = q % 2 ? make_uint2(other, x[i][1]) : make_uint2(x[i][0], other);
+        if (there) *(uint2 *)(to + 8 * i) = word;
+    }
+}
 static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Turn &t)
 {
     float dskip[1][4];
@@ -165,6 +181,11 @@ static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Tur
     clear(dskip, 1);
     gate(u, dc, dskip[0], t);
     add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
+    if (t.u) {
+        const int g = my_number() % 32 / 4;
+        hand_on(t.u + g * t.far, g < t.left, u);
+        hand_on(t.dc + g * t.far, g < t.left, dc);
+    }
     gate_grad<HALF>(u, t);
     gate_grad<0>(u, t);
     __syncwarp();
@@ -276,6 +297,19 @@ template <int LINES> static __device__ __forceinline__ void spread_over_lines(Su
         mma_1688(a->dz[(r + 2) % ROLES][TILES - 1], a->back[r].near, (line + 1) % LINES ? next : 0);
     }
 }
+/* Columns to lines. */
+template <int LINES> static __device__ __forceinline__ void hand_on_columns(const Turn &t, const uint32_t *work)
+{
+    const int lane = my_number() % 32;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        const int at = 128 * j + 4 * lane, s = at / (LINES * BLOCK / 2);
+        const uint32_t *from = work + (8 * j + lane / 4) * COLUMN + lane % 4 * 4;
+        if (s >= t.left) continue;
+        *(uint4 *)(t.u + s * t.far + at % (LINES * BLOCK / 2)) = *(const uint4 *)from;
+        *(uint4 *)(t.dc + s * t.far + at % (LINES * BLOCK / 2)) = *(const uint4 *)(from + WORK);
+    }
+}
 template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums *a, float *sums, const Turn &t, uint32_t *work)
 {
     {
@@ -293,6 +327,8 @@ template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums 
                 to[i / 2 * COLUMN + i % 2 * 8 + 4 * k + WORK] = dc[i][k];
             }
     }
+    __syncwarp();
+    if (t.u) hand_on_columns<LINES>(t, work);
     convolve_in_place<false, LINES>(work, t.h);
     gate_grad_lines(work, t);
     convolve_in_place<true, LINES>(work + WORK, t.h);
