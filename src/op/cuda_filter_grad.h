@@ -33,25 +33,24 @@ struct FilterGrad {
     int32_t rows, chunk;                                   /* sequences of a chunk                                                   */
 };
 
-/* Piece i of a lane's 16 bytes of EACH lines. */
-struct Piece { int line, at; };
-template <int N> static __device__ __forceinline__ Piece my_piece(int i)
-{
-    const int id = i * 32 + my_number() % 32;
-    return Piece{id / (16 * N), id % (16 * N) * 4};
-}
+/* The 16 bytes of EACH lines that a lane has, piece i: line and word. */
+template <int N> static __device__ __forceinline__ int piece_line(int i) { return N == 1 ? 2 * i + my_number() % 32 / 16 : i * 2 / N; }
+template <int N> static __device__ __forceinline__ int piece_word(int i) { return N == 1 ? my_number() % 16 * 4 : i * 128 % (64 * N) + my_number() % 32 * 4; }
 template <int N> static __device__ __forceinline__ void copy_lines(uint32_t *mine, int buffer, const Handed &from, int32_t s, int32_t end)
 {
     typedef Lines<N> Is;
     if (s < end) {
-        const int32_t c = (int32_t)blockIdx.x * CHANNELS + my_number() / 32;
+        const int64_t first = handed_line<N>(from, (int32_t)blockIdx.z, s, (int32_t)blockIdx.x * CHANNELS + my_number() / 32);
+        const uint32_t *u = from.u + first, *dc = from.dc + first;
+        const int32_t far = from.channels * (64 * N);
+        uint32_t *to_u = mine + buffer * Is::U + HEAD, *to_dc = mine + Is::AT_DC + buffer * Is::DC;
 #pragma unroll
         for (int i = 0; i < Is::EACH * N / 2; i++) {
-            const Piece x = my_piece<N>(i);
-            const bool there = s + x.line < end;
-            const int64_t at = handed_line<N>(from, (int32_t)blockIdx.z, there ? s + x.line : s, c) + x.at;
-            copy_16(mine + buffer * Is::U + x.line * Is::LINE_U + HEAD + x.at, from.u + at, there);
-            copy_16(mine + Is::AT_DC + buffer * Is::DC + x.line * Is::LINE_DC + x.at, from.dc + at, there);
+            const int line = piece_line<N>(i), at = piece_word<N>(i);
+            const bool there = Is::EACH == 1 || s + line < end;
+            const int32_t by = (there ? line * far : 0) + at;
+            copy_16(to_u + line * Is::LINE_U + at, u + by, there);
+            copy_16(to_dc + line * Is::LINE_DC + at, dc + by, there);
         }
     }
     copy_commit();
@@ -62,8 +61,7 @@ template <int N> static __device__ __forceinline__ void make_odd(uint32_t *odd, 
     typedef Lines<N> Is;
 #pragma unroll
     for (int i = 0; i < Is::EACH * N / 2; i++) {
-        const Piece x = my_piece<N>(i);
-        const int at = x.line * Is::LINE_U + HEAD + x.at;
+        const int at = piece_line<N>(i) * Is::LINE_U + HEAD + piece_word<N>(i);
         const uint4 v = *(const uint4 *)(even + at);
         *(uint4 *)(odd + at) = make_uint4(__byte_perm(even[at - 1], v.x, 0x5432), __byte_perm(v.x, v.y, 0x5432), __byte_perm(v.y, v.z, 0x5432),
                                           __byte_perm(v.z, v.w, 0x5432));
