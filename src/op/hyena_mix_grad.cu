@@ -201,7 +201,7 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
 
 /* ---- several lines: filters come as tables made before, one turn's at a time; z comes when a group begins ---- */
 template <int LINES> struct Long {
-    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * WORK, TABLES = EIGHT * LONG_TABLE<LINES>, BANDS = H + 2 * TABLES,
+    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * WORK<LINES>, TABLES = EIGHT * LONG_TABLE<LINES>, BANDS = H + 2 * TABLES,
                          SUMMED = BANDS + TURNS * ROLES * EIGHT * TABLE<BAND>, RAWS = SUMMED + EIGHT * TURNS * SUMS * EIGHT, SHARED_WORDS = RAWS + RAW * 4;
 };
 /* Words of all channels' tables: skip is part of the filter. */
@@ -266,7 +266,7 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_m
             const int warp = my_number() / 32;
             Turn t = my_turn<LINES>(shared, At::BANDS, a, now, c0, k);
             t.h = shared + At::H + (k % 2 * EIGHT + warp) * LONG_TABLE<LINES> + lane_word<BLOCK * LINES>() + EARLY - BEFORE;
-            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * WORK);
+            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * WORK<LINES>);
             __syncthreads();
             if (k + 1 == TURNS) break;
             copy_wait<0>();
