@@ -10,14 +10,7 @@
 #define MDR_CUDA_FILTER_GRAD_H
 #include "op/cuda_hyena_grad.h"
 
-#ifndef X_CHANNELS
-#define X_CHANNELS 16
-#endif
-#ifndef X_UNROLL
-#define X_UNROLL 8
-#endif
-static constexpr int UNROLL = X_UNROLL;
-static constexpr int CHANNELS = X_CHANNELS, FILTER_THREADS = 32 * CHANNELS;
+static constexpr int CHANNELS = 16, FILTER_THREADS = 32 * CHANNELS;
 /* In words. Before a line of u stand the rows that b reaches, behind one of dc those that p does: zeros. */
 static constexpr int HEAD = 4, TAIL = 64;
 /* What a warp has in shared memory, of N tiles a line: EACH lines of u and dc twice, of u one row later once. */
@@ -70,7 +63,7 @@ template <int N> static __device__ __forceinline__ void make_odd(uint32_t *odd, 
 /* All products of a line. u: the lane's word of the first tile's operand; dc: its row of dc's. */
 template <int N> static __device__ __forceinline__ void multiply(float (*sum)[4], const uint32_t *u, const uint32_t *dc)
 {
-#pragma unroll UNROLL
+#pragma unroll
     for (int k = 0; k < BLOCK / 16; k++) {
         uint32_t x[N][4], y[N][2];
 #pragma unroll

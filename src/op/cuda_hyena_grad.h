@@ -1,4 +1,4 @@
-/* What the gradients of Hyena's mixer share on the GPU (hyena_mix_grad.cu). A warp has one channel and 8 sequences:
+/* What the kernels of Hyena's gradient share on the GPU (hyena_mix_grad.cu). A warp has one channel and 8 sequences:
  * values lie as words of two neighbouring rows in a plane [sequence][row], 8 x 8 pieces of which are operands of mma (sequences are its
  * n). Everything linear in time is a product with a Toeplitz matrix made of pieces f(d), d the distance of their corners:
  *   f(d): lane (g, q) holds (h[d+g-2q], h[d+g-2q-1]),     transposed: (h[d+2q-g], h[d+2q+1-g])

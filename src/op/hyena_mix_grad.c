@@ -144,8 +144,9 @@ static const OpCase cases[] = {GRAD_CASE("few rows", 7, 8, 3, 1), GRAD_CASE("odd
                                GRAD_CASE("a block, no bias, two taps", 128, 8, 2, 0), GRAD_CASE("two blocks", 251, 8, 3, 1),
                                GRAD_CASE("three blocks", 263, 8, 3, 1), GRAD_CASE("six blocks", 713, 8, 3, 1), {0}};
 static const OpDef def = {.name = "hyena_mix_grad",
-    .equation = "dz, dw, db, dskip, dh of y = (conv_long(v x2, h) + skip v x2) x1, x1|x2|v = conv_short(z, w, b)", .min_in = N_IN, .max_in = N_IN, .n_out = N_OUT,
-    .optional = 1u << IN_B, .sums = 1u << OUT_DW | 1u << OUT_DB | 1u << OUT_DSKIP | 1u << OUT_DH, .shape = shape, .compose = compose, .match = match, .cost = cost, .cases = cases};
+    .equation = "dz, dw, db, dskip, dh of y = (conv_long(v x2, h) + skip v x2) x1, x1|x2|v = conv_short(z, w, b)",
+    .min_in = N_IN, .max_in = N_IN, .n_out = N_OUT, .optional = 1u << IN_B,
+    .sums = 1u << OUT_DW | 1u << OUT_DB | 1u << OUT_DSKIP | 1u << OUT_DH, .shape = shape, .compose = compose, .match = match, .cost = cost, .cases = cases};
 
 const OpRow mdr_op_rows_hyena_mix_grad[] = {{&def, {0}, {0}}, {0}};
 #endif

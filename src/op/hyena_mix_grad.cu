@@ -5,7 +5,8 @@
  *   3. x2 and v once more; dx2, dv; their part of dz by the bands transposed, of dw and db
  * Sums over rows of products of two values are products of matrices [sequence x row] [row x sequence] whose diagonal counts: of 16 rows of
  * sums, 8 belong to z, 8 to z one row later; of another 16 8 to z two rows later and 8 to ones (db). dz stays in registers for all turns.
- * A block has 8 warps and a chunk of groups of 8 sequences, of which the next one is on its way while one is worked on. */
+ * A block has 8 warps and a chunk of groups of 8 sequences, of which the next one is on its way while one is worked on.
+ * u and dc go to memory as well, by lines, for a second kernel that makes dh (cuda_filter_grad.h): making them twice took longer. */
 #include "op/cuda_filter_grad.h"
 #include "op/cuda_hyena_turn.h"
 
@@ -302,10 +303,7 @@ static int64_t partial_words(const Node *n, Extent e)
     return (dw + db + dskip) * cut_room(1, e, EIGHT, MOST_CHUNKS);
 }
 /* The filter's gradient comes in chunks of its own; one sequence a chunk goes to dh at once. */
-#ifndef X_CHUNKS
-#define X_CHUNKS 4
-#endif
-enum { FILTER_CHUNKS = X_CHUNKS };
+enum { FILTER_CHUNKS = 4 };
 static Cut cut_filter(int32_t n_seq, bool together) { return cut_groups(n_seq, together, FILTER_CHUNKS); }
 /* Scratch: partial sums of dw, db and dskip, long filters' tables, partial sums of dh, u, dc; words that each takes. */
 struct Room { int64_t sums, tables, dh, line; };
