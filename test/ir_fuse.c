@@ -1,5 +1,5 @@
 /* Fusing: a pattern gives way to its op where that op is accepted, readers follow, what nobody reads goes; a reader before the pattern's
- * end, a second output, scans and patterns that feed one another are left right. */
+ * end, an input that comes late, a second output, scans and patterns that feed one another are left right. */
 #include "ir/ir.h"
 #include "op/op.h"
 #include <setjmp.h>
@@ -85,8 +85,8 @@ static void test_refused(void **state)
     mdr_ir_graph_free(g);
 }
 
-/* silu(x) is read before the pattern ends and after it: the first reader keeps the old node, the second reads the fused op. */
-static void test_readers(void **state)
+/* silu(x) is read before the pattern ends and after it: the fused op stands in front of the first reader. */
+static void test_early(void **state)
 {
     (void)state;
     Builder *b = mdr_ir_builder();
@@ -99,12 +99,55 @@ static void test_readers(void **state)
     const int32_t it = place(g, "gated");
     assert_int_equal(count(g, "gated"), 1);
     assert_int_equal(count(g, "binary"), 0);
-    assert_true(g->node[g->output[0].node].in[0].node < it);
-    assert_int_equal(g->node[g->output[1].node].in[0].node, it);
-    assert_int_equal(g->node[g->output[1].node].in[0].out, 1);
+    assert_int_equal(count(g, "unary"), 2);
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(g->node[g->output[k].node].in[0].node, it);
+        assert_int_equal(g->node[g->output[k].node].in[0].out, 1);
+    }
     assert_int_equal(g->output[2].node, it);
     assert_int_equal(g->output[3].node, it);
     assert_int_equal(g->output[3].out, 1);
+    mdr_ir_graph_free(g);
+}
+
+/* An input comes after a first reader and before a second one, which stands before the pattern's end: the first keeps the old node. */
+static void test_late_input(void **state)
+{
+    (void)state;
+    Builder *b = mdr_ir_builder();
+    Value x = seq(b), s = silu(b, x), before = mdr_op_unary(b, UN_NEG, 0, s), y = mdr_op_unary(b, UN_SIN, 0, x), after = mdr_op_unary(b, UN_EXP, 0, s);
+    mdr_ir_output(b, mdr_op_mul(b, s, y));
+    mdr_ir_output(b, before);
+    mdr_ir_output(b, after);
+    Graph *g = fused(b, yes);
+    const int32_t it = place(g, "gated");
+    assert_int_equal(count(g, "gated"), 1);
+    assert_int_equal(count(g, "binary"), 0);
+    assert_int_equal(count(g, "unary"), 4);
+    assert_int_equal(g->output[0].node, it);
+    assert_true(g->node[g->output[1].node].in[0].node < it);
+    assert_int_equal(g->node[it].in[1].node, it - 1);
+    assert_int_equal(g->node[g->output[2].node].in[0].node, it);
+    mdr_ir_graph_free(g);
+}
+
+/* The second pattern waits for what the first one makes, though a reader would have its other output sooner. */
+static void test_early_chain(void **state)
+{
+    (void)state;
+    Builder *b = mdr_ir_builder();
+    Value x = seq(b), w = seq(b), s = silu(b, x), t = silu(b, w), early = mdr_op_unary(b, UN_NEG, 0, t), y = mdr_op_unary(b, UN_SIN, 0, x);
+    Value one = mdr_op_mul(b, s, y), two = mdr_op_mul(b, t, one);
+    mdr_ir_output(b, early);
+    mdr_ir_output(b, mdr_op_unary(b, UN_EXP, 0, t));
+    mdr_ir_output(b, two);
+    Graph *g = fused(b, yes);
+    assert_int_equal(count(g, "gated"), 2);
+    assert_int_equal(count(g, "binary"), 0);
+    const Node *last = &g->node[g->output[2].node];
+    assert_string_equal(g->node[last->in[1].node].op->name, "gated");
+    assert_true(last->in[1].node < g->output[2].node);
+    assert_true(g->node[g->output[0].node].in[0].node < g->output[2].node);
     mdr_ir_graph_free(g);
 }
 
@@ -165,8 +208,8 @@ static void test_scan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replaced), cmocka_unit_test(test_refused), cmocka_unit_test(test_readers),
-        cmocka_unit_test(test_chain), cmocka_unit_test(test_types), cmocka_unit_test(test_scan),
+        cmocka_unit_test(test_replaced), cmocka_unit_test(test_refused), cmocka_unit_test(test_early), cmocka_unit_test(test_late_input),
+        cmocka_unit_test(test_chain), cmocka_unit_test(test_early_chain), cmocka_unit_test(test_types), cmocka_unit_test(test_scan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

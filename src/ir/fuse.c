@@ -1,9 +1,10 @@
 /* Fusing: where some nodes together are what one op computes, that op takes their place. It comes last, after lowering and autodiff, so
  * layers and derivatives know nothing of it. An op says by `match` (ir.h) which nodes it stands for, given the last of them.
  *   1. matches are looked for in the graph as it is;
- *   2. the nodes are put in order anew, each fused node behind its last one (its root), and whoever comes later reads the fused node;
+ *   2. the nodes are put in order anew, each fused node where its root stood, the last one, or earlier, where the first reader of an output
+ *      wants it and its inputs are there; whoever comes later reads the fused node;
  *   3. what nobody reads any more goes.
- * A reader between a replaced value and the root keeps the old nodes: more work, the same result but for rounding. */
+ * A reader of a replaced value before that place keeps the old nodes: more work, the same result but for rounding. */
 #include "ir/internal.h"
 #include <string.h>
 
@@ -89,7 +90,7 @@ static bool stands(Node *const *old, const Node *n, const Fusion *f)
     }
     return true;
 }
-/* The fused node behind its root; not where its shapes refuse, its types differ or the device has no kernel for it. */
+/* The fused node; not where its shapes refuse, its types differ or the device has no kernel for it. */
 static void put_fused(Builder *b, Node *const *old, Moved *m, const OpDef *op, const Fusion *f, const char *where, bool (*accept)(const Node *))
 {
     Value in[MDR_MAX_IN];
@@ -122,23 +123,48 @@ static void drop_dead(Builder *b)
     mdr_free(live);
 }
 
-typedef struct Found { const OpDef *op; Fusion f; int32_t root; } Found;
+typedef struct Found { const OpDef *op; Fusion f; int32_t root, place; } Found;         /* place: the node behind which it comes  */
+
+/* In front of the first reader, but behind all inputs; at the root at last. fused[value]: 1 + the place of the fused node found to make it. */
+static int32_t place(const Uses *u, const Found *x, const int32_t *fused)
+{
+    int32_t first = x->root + 1, input = -1;
+    for (int k = 0; k < x->op->n_out; k++)
+        if (mdr_ir_n_users(u, x->f.out[k]) > 0 && mdr_ir_user(u, x->f.out[k], 0) < first) first = mdr_ir_user(u, x->f.out[k], 0);
+    for (int k = 0; k < x->f.n_in; k++) {
+        if (!mdr_ir_has(x->f.in[k])) continue;
+        const int32_t made = fused[at(x->f.in[k])] ? fused[at(x->f.in[k])] - 1 : x->f.in[k].node;
+        if (made > input) input = made;
+    }
+    const int32_t to = input > first - 1 ? input : first - 1;
+    return to < x->root ? to : x->root;
+}
+/* Sorted by place; of one place, in order of roots. */
+static void insert(Found *found, int32_t n, const Found *x)
+{
+    for (; n > 0 && found[n - 1].place > x->place; n--) found[n] = found[n - 1];
+    found[n] = *x;
+}
 
 static int32_t find_all(const Builder *b, int n_rule, const OpDef *const *rule, Found **found)
 {
     int32_t n = 0, room = 0;
     Uses u = uses(b);
+    int32_t *fused = mdr_alloc(((size_t)b->n_node * MDR_MAX_OUT + 1) * sizeof *fused);
     *found = NULL;
     for (int32_t i = 0; i < b->n_node; i++)
         for (int r = 0; u.live[i] && r < n_rule; r++) {
-            Fusion f;
-            memset(&f, 0, sizeof f);
-            for (int k = 0; k < MDR_MAX_IN; k++) f.in[k] = MDR_ABSENT;
-            for (int k = 0; k < MDR_MAX_OUT; k++) f.out[k] = MDR_ABSENT;
-            if (!rule[r]->match(b, &u, i, &f)) continue;
+            Found x = {.op = rule[r], .root = i};
+            for (int k = 0; k < MDR_MAX_IN; k++) x.f.in[k] = MDR_ABSENT;
+            for (int k = 0; k < MDR_MAX_OUT; k++) x.f.out[k] = MDR_ABSENT;
+            if (!rule[r]->match(b, &u, i, &x.f)) continue;
             if (n == room) *found = mdr_realloc(*found, (size_t)(room = 2 * room + 16) * sizeof **found);
-            (*found)[n++] = (Found){rule[r], f, i};
+            x.place = place(&u, &x, fused);
+            for (int k = 0; k < x.op->n_out; k++)
+                if (mdr_ir_has(x.f.out[k])) fused[at(x.f.out[k])] = x.place + 1;
+            insert(*found, n++, &x);
         }
+    mdr_free(fused);
     mdr_free(u.first);
     mdr_free(u.reader);
     mdr_free(u.live);
@@ -157,7 +183,8 @@ void mdr_ir_fuse(Builder *b, int n_rule, const OpDef *const *rule, bool (*accept
     b->n_node = 0;
     for (int32_t i = 0; i < n; i++) {
         keep_node(b, &m, i, old[i]);
-        for (; next < n_found && found[next].root == i; next++) put_fused(b, old, &m, found[next].op, &found[next].f, old[i]->where, accept);
+        for (; next < n_found && found[next].place == i; next++)
+            put_fused(b, old, &m, found[next].op, &found[next].f, old[found[next].root]->where, accept);
     }
     outputs(b, &m);
     mdr_free(m.now);

@@ -1,4 +1,4 @@
-/* What the gradients of Hyena's mixer share on the GPU (hyena_mix_grad.cu, hyena_filter_grad.cu). A warp has one channel and 8 sequences:
+/* What the kernels of Hyena's gradient share on the GPU (hyena_mix_grad.cu). A warp has one channel and 8 sequences:
  * values lie as words of two neighbouring rows in a plane [sequence][row], 8 x 8 pieces of which are operands of mma (sequences are its
  * n). Everything linear in time is a product with a Toeplitz matrix made of pieces f(d), d the distance of their corners:
  *   f(d): lane (g, q) holds (h[d+g-2q], h[d+g-2q-1]),     transposed: (h[d+2q-g], h[d+2q+1-g])
@@ -84,6 +84,14 @@ template <bool TURNED, int FIRST, int N> static __device__ __forceinline__ void 
             if (TURNED ? i + e < TILES : i >= e) mma_16816(y[i - FIRST], a, x[TURNED ? i + e : i - e]);
         last = next;
     }
+}
+
+/* ---- u and dc on their way from one kernel to the next ---- */
+/* Lines of words of two rows, as many as LINES 128 rows have: [member][sequence][channel][word]. u NULL: nobody wants them. */
+struct Handed { uint32_t *u, *dc; int32_t n_seq, channels; };
+template <int LINES> static __device__ __forceinline__ int64_t handed_line(const Handed &h, int32_t m, int32_t s, int32_t c)
+{
+    return (((int64_t)m * h.n_seq + s) * h.channels + c) * (LINES * BLOCK / 2);
 }
 
 /* ---- planes ---- */

@@ -8,7 +8,11 @@ static constexpr int HALF = TILES / 2;
 static constexpr int SUMS = ROLES * (MOST_TAPS + 1) + 1;  /* of a channel: dw and db of three, dskip                               */
 
 /* What a turn of a warp works with: planes of the three roles' columns and of dy, the lane's word of the filter, tables of the bands. */
-struct Turn { const uint32_t *z[ROLES], *h, *band[ROLES]; uint32_t *dy; };
+struct Turn {
+    const uint32_t *z[ROLES], *h, *band[ROLES];
+    uint32_t *dy, *u, *dc;                                 /* u, dc: lines of the first sequence, for the filter's gradient, or NULL */
+    int32_t left, far;                                     /* sequences that are there, words from one's line to the next's          */
+};
 static __device__ __forceinline__ int my_place(void) { return my_number() % 32 / 4 * LINE + my_number() % 4; }
 /* u and dc as operands; dskip's sums. */
 static __device__ __forceinline__ void gate(uint32_t (*u)[2], uint32_t (*dc)[2], float dskip[4], const Turn &t)
@@ -158,6 +162,18 @@ template <int FIRST> static __device__ __forceinline__ void spread_half(Sums *a,
 #pragma unroll
     for (int i = FIRST + HALF - 1; i >= FIRST; i--) spread(a, du[i - FIRST], t, i);
 }
+/* Words of rows 16 i on to a line: neighbouring lanes change one of two words, and four write 32 bytes. */
+static __device__ __forceinline__ void hand_on(uint32_t *to, bool there, const uint32_t (*x)[2])
+{
+    const int q = my_number() % 4;
+    to += q % 2 * 4 + q / 2 * 2;
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, q % 2 ? x[i][0] : x[i][1], 1);
+        const uint2 word = q % 2 ? make_uint2(other, x[i][1]) : make_uint2(x[i][0], other);
+        if (there) *(uint2 *)(to + 8 * i) = word;
+    }
+}
 static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Turn &t)
 {
     float dskip[1][4];
@@ -165,6 +181,11 @@ static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Tur
     clear(dskip, 1);
     gate(u, dc, dskip[0], t);
     add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
+    if (t.u) {
+        const int g = my_number() % 32 / 4;
+        hand_on(t.u + g * t.far, g < t.left, u);
+        hand_on(t.dc + g * t.far, g < t.left, dc);
+    }
     gate_grad<HALF>(u, t);
     gate_grad<0>(u, t);
     __syncwarp();
@@ -175,82 +196,80 @@ static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Tur
 }
 
 /* ---- a turn where a sequence has several lines ----
- * Blocks of 32 rows take the place of sequences: y[32 a + i] = sum over d of (T's block at distance 32 d) times u[32 (a - d) + ..], for 8
- * neighbouring a at a time. What lies d = 8 D + e blocks back are operands read e blocks back, those of the D-th eight before. Operands of
- * dc and u stand in `work` as columns of 32 rows; sums go back to where they came from, as lines. */
-static constexpr int COLUMN = 16 + 4, COLUMNS = 32, WORK = COLUMNS * COLUMN;
+ * y = T u, a product [16 p] x [8 b] contracted over time for each line of 128 rows: with rows 8 p + b of a line,
+ *   y[8 p + b] = sum over s of u[8 p + s] h[b - s].
+ * Rows of u's operand are 8 rows apart in time, so ldmatrix reads them from lines as they stand; h's are words of its table, the same for
+ * all sequences. A window of 128 s, which ends 8 rows after a line's beginning, meets all lines of its sequence from there on: at 1,024 rows 8
+ * loads of u and 16 words of h serve for 36 products. Sums are words of a line as they come. T^T dc is the same with time reversed. */
 static constexpr int EARLY = 16;                           /* tables of long filters begin with word -16: zeros                     */
 template <int LINES> constexpr int LONG_TABLE = 2 * OTHER<BLOCK * LINES>;
-
-/* Words of four columns' groups of 8, e blocks back (TURNED: ahead); zeros beyond the sequence. */
-template <bool TURNED, int LINES> static __device__ __forceinline__ void read_columns(uint32_t (*x)[2][2], const uint32_t *work, int e)
+/* Lines in `work`: before the first one of a sequence stands one of zeros. */
+template <int LINES> constexpr int WORK = (EIGHT + EIGHT / LINES) * LINE;
+template <int LINES> static __device__ __forceinline__ int work_line(int line) { return (line + line / LINES + 1) * LINE + PAD; }
+template <int LINES> static __device__ __forceinline__ int reversed_line(int line) { return work_line<LINES>(line / LINES * LINES + LINES - 1 - line % LINES); }
+static __device__ __forceinline__ uint32_t swapped(uint32_t word) { return __byte_perm(word, 0, 0x1032); }
+template <int LINES> static __device__ __forceinline__ void clear_lines(uint32_t *work)
 {
-    const int lane = my_number() % 32, g = lane / 4, at = TURNED ? g + e : g - e;
-    const bool here = TURNED ? at < 8 : at >= 0;
-    work += at * COLUMN + lane % 4;
-#pragma unroll
-    for (int j = 0; j < COLUMNS / 8; j++) {
-        const bool inside = here || j % (LINES / 2) != (TURNED ? LINES / 2 - 1 : 0);
-#pragma unroll
-        for (int k = 0; k < 4; k++) x[j][k / 2][k % 2] = inside ? work[j * 8 * COLUMN + 4 * k] : 0;
-    }
+    for (int i = my_number() % 32; i < 2 * EIGHT / LINES * 16; i += 32)
+        *(uint4 *)(work + i / (EIGHT / LINES * 16) * WORK<LINES> + i / 16 % (EIGHT / LINES) * (LINES + 1) * LINE + PAD + i % 16 * 4) = make_uint4(0, 0, 0, 0);
 }
-/* y[i][j]: rows 16 i of blocks 8 j on. f: the lane's word of f(0). */
-template <bool TURNED, int LINES> static __device__ __forceinline__ void convolve_lines(float (*y)[COLUMNS / 8][4], const uint32_t *work, const uint32_t *f)
+/* y[line]: lane i has rows 2 i and 64 + 2 i on. f: the lane's word of f(0). */
+template <int LINES> static __device__ __forceinline__ void convolve_lines(float (*y)[4], const uint32_t *work, const uint32_t *f)
 {
+    const int lane = my_number() % 32, row = lane % 8 * 4 + lane / 8 % 2 * 32 + lane / 16 * 4 - 60;
 #pragma unroll 1
-    for (int e = 0; e < 8; e++) {
-        uint32_t x[COLUMNS / 8][2][2];
-        read_columns<TURNED, LINES>(x, work, e);
+    for (int k = 0; k < BLOCK / 16; k++) {
+        uint32_t x[EIGHT][4], h[LINES][2];
+        const int at = row + 8 * k;
+        const uint32_t *from = work + PAD + BLOCK / 2 + at + (at < 0 ? 0 : LINE - BLOCK / 2);
 #pragma unroll
-        for (int d = 0; d < LINES / 2; d++) {
-            uint32_t w[7];                                 /* w[3 + k]: 8 k further                                                  */
-#pragma unroll
-            for (int k = 0; k < 7; k++) w[k] = TURNED ? transpose_8x8(f[128 * d + 16 * e + 4 * (k - 3)]) : f[128 * d + 16 * e + 4 * (k - 3)];
-#pragma unroll
-            for (int k = 0; k < 2; k++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const int c = 3 + 2 * (TURNED ? k - i : i - k);
-                    const uint32_t a[4] = {w[c], w[TURNED ? c - 1 : c + 1], w[TURNED ? c + 1 : c - 1], w[c]};
-#pragma unroll
-                    for (int j = 0; j < COLUMNS / 8; j++)
-                        if (TURNED ? j % (LINES / 2) + d < LINES / 2 : j % (LINES / 2) >= d) mma_16816(y[i][j], a, x[TURNED ? j + d : j - d][k]);
-                }
+        for (int d = 0; d < LINES; d++) {
+            h[d][0] = f[64 * d + 60 - 8 * k];
+            h[d][1] = f[64 * d + 56 - 8 * k];
         }
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) ldmatrix<4, false>(x[i], from + (i + i / LINES) * LINE);
+#pragma unroll
+        for (int d = 0; d < LINES; d++)
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++)
+                if (i % LINES + d < LINES) mma_16816(y[i + d], x[i], h[d]);
     }
 }
-/* T x or T^T x takes the place of x, as lines. */
-template <bool TURNED, int LINES> static __device__ __forceinline__ void convolve_in_place(uint32_t *work, const uint32_t *f)
+/* T x takes the place of x. REVERSED: x is, the result no more. */
+template <bool REVERSED, int LINES> static __device__ __forceinline__ void convolve_in_place(uint32_t *work, const uint32_t *f)
 {
-    float y[2][COLUMNS / 8][4];
-    clear(y[0], COLUMNS / 8);
-    clear(y[1], COLUMNS / 8);
+    float y[EIGHT][4];
+    clear(y, EIGHT);
     __syncwarp();
-    convolve_lines<TURNED, LINES>(y, work, f);
+    convolve_lines<LINES>(y, work, f);
     __syncwarp();
-    const int lane = my_number() % 32, g = lane / 4;
-    uint32_t *to = work + g / 4 * LINE + PAD + g % 4 * 16 + lane % 4;
+    const int lane = my_number() % 32;
 #pragma unroll
-    for (int j = 0; j < COLUMNS / 8; j++)
+    for (int i = 0; i < EIGHT; i++)
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            uint32_t word[2];
-            turn(word, y[i][j]);
-            to[2 * j * LINE + 8 * i] = word[0];
-            to[2 * j * LINE + 8 * i + 4] = word[1];
+        for (int k = 0; k < 2; k++) {
+            const float v = y[i][2 * k], w = y[i][2 * k + 1];
+            if (REVERSED) work[reversed_line<LINES>(i) + 63 - 32 * k - lane] = pack_bf16(w, v);
+            else work[work_line<LINES>(i) + 32 * k + lane] = pack_bf16(v, w);
         }
     __syncwarp();
+}
+/* As read_rows<true>. */
+template <int LINES> static __device__ __forceinline__ void read_lines(uint32_t word[4], const uint32_t *work, int p)
+{
+    const int lane = my_number() % 32;
+    ldmatrix<4, true>(word, work + work_line<LINES>(lane % 8) + lane / 8 * 4 + 16 * p);
 }
 /* dx1 takes dy's place, given c + skip u as lines. */
-static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const Turn &t)
+template <int LINES> static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const Turn &t)
 {
     uint32_t *to = t.dy + my_place() + PAD;
 #pragma unroll
     for (int p = 0; p < TILES / 2; p++) {
         uint32_t dy[4], by[4];
         read_rows<true>(dy, t.dy, p);
-        read_rows<true>(by, c, p);
+        read_lines<LINES>(by, c, p);
         __syncwarp();                                      /* all have read                                                          */
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -276,6 +295,19 @@ template <int LINES> static __device__ __forceinline__ void spread_over_lines(Su
         mma_1688(a->dz[(r + 2) % ROLES][TILES - 1], a->back[r].near, (line + 1) % LINES ? next : 0);
     }
 }
+/* u and dc, which is reversed, to memory. */
+template <int LINES> static __device__ __forceinline__ void hand_on_lines(const Turn &t, const uint32_t *work)
+{
+    const int lane = my_number() % 32;
+#pragma unroll
+    for (int j = 0; j < EIGHT / 2; j++) {
+        const int line = 2 * j + lane / 16, word = lane % 16 * 4, s = line / LINES, to = s * t.far + line % LINES * (BLOCK / 2) + word;
+        if (s >= t.left) continue;
+        const uint4 v = *(const uint4 *)(work + WORK<LINES> + reversed_line<LINES>(line) + 60 - word);
+        *(uint4 *)(t.u + to) = *(const uint4 *)(work + work_line<LINES>(line) + word);
+        *(uint4 *)(t.dc + to) = make_uint4(swapped(v.w), swapped(v.z), swapped(v.y), swapped(v.x));
+    }
+}
 template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums *a, float *sums, const Turn &t, uint32_t *work)
 {
     {
@@ -284,23 +316,27 @@ template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums 
         clear(dskip, 1);
         gate(u, dc, dskip[0], t);
         add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
-        uint32_t *to = work + my_number() % 32 / 4 * (BLOCK / 32) * COLUMN + my_number() % 4;
+        clear_lines<LINES>(work);
+        const int lane = my_number() % 32;
+        uint32_t *to = work + work_line<LINES>(lane / 4) + lane % 4, *back = work + WORK<LINES> + reversed_line<LINES>(lane / 4) + 63 - lane % 4;
 #pragma unroll
         for (int i = 0; i < TILES; i++)
 #pragma unroll
             for (int k = 0; k < 2; k++) {
-                to[i / 2 * COLUMN + i % 2 * 8 + 4 * k] = u[i][k];
-                to[i / 2 * COLUMN + i % 2 * 8 + 4 * k + WORK] = dc[i][k];
+                to[8 * i + 4 * k] = u[i][k];
+                back[-8 * i - 4 * k] = swapped(dc[i][k]);
             }
     }
+    __syncwarp();
+    if (t.u) hand_on_lines<LINES>(t, work);
     convolve_in_place<false, LINES>(work, t.h);
-    gate_grad_lines(work, t);
-    convolve_in_place<true, LINES>(work + WORK, t.h);
+    gate_grad_lines<LINES>(work, t);
+    convolve_in_place<true, LINES>(work + WORK<LINES>, t.h);
     begin_sums(a, t);
 #pragma unroll
     for (int p = TILES / 2 - 1; p >= 0; p--) {
         uint32_t word[4];
-        read_rows<true>(word, work + WORK, p);
+        read_lines<LINES>(word, work + WORK<LINES>, p);
 #pragma unroll
         for (int half = 1; half >= 0; half--) {
             float du[4];

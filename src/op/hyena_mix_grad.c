@@ -1,16 +1,14 @@
-/* hyena_mix_grad, hyena_filter_grad: the derivative of Hyena's mixer (Poli et al. 2023), from the gradient of its output down to that of
- * the in-projection, as two ops that recompute what lies between. With s = conv_short(z, w, b) in three parts x1, x2, v, u = v x2:
+/* hyena_mix_grad: the derivative of Hyena's mixer (Poli et al. 2023), from the gradient of its output down to those of the in-projection and
+ * the filter, as an op that recomputes what lies between. With s = conv_short(z, w, b) in three parts x1, x2, v, u = v x2:
  *   y = (conv_long(u, h) + skip u) x1
  *   dc = dy x1,  dx1 = dy (conv_long(u, h) + skip u),  dskip = sum dc u,  du = conv_long^T(dc, h) + skip dc,  dv = du x2,  dx2 = du v
- *   dz, dw, db: what conv_short makes of dx1, dx2, dv              (hyena_mix_grad)
- *   dh[j] = sum_t dc[t] u[t-j]                                     (hyena_filter_grad)
- * Two, for in a graph dh is wanted before the rest is. No op that a layer would build: they stand for others (mdr_ir_fuse). */
+ *   dh[j] = sum_t dc[t] u[t-j],  dz, dw, db: what conv_short makes of dx1, dx2, dv
+ * No op that a layer would build: it stands for others (mdr_ir_fuse). */
 #include "op/reference.h"
 
 #ifdef MDR_DECLARE
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP, IN_DY, N_IN };
-enum { OUT_DZ, OUT_DW, OUT_DB, OUT_DSKIP };
-enum { FILTER_Z, FILTER_W, FILTER_B, FILTER_DY };
+enum { OUT_DZ, OUT_DW, OUT_DB, OUT_DSKIP, OUT_DH, N_OUT };
 
 static Value plain(Builder *b, const char *op, const void *attr, int n_in, const Value *in) { return mdr_ir_node(b, mdr_op_find(op)->def, attr, n_in, in); }
 static bool is(const Builder *b, int32_t node, const char *op) { return node >= 0 && strcmp(mdr_ir_node_at(b, node)->op->name, op) == 0; }
@@ -22,36 +20,31 @@ static bool convolves(const Builder *b, int32_t node, bool anticausal)
 
 static Err *shape(Node *n)
 {
-    const bool filter = n->n_in < N_IN;
-    const Shape z = n->in_type[IN_Z].shape, w = n->in_type[IN_W].shape, dy = n->in_type[filter ? FILTER_DY : IN_DY].shape;
+    const Shape z = n->in_type[IN_Z].shape, w = n->in_type[IN_W].shape, dy = n->in_type[IN_DY].shape;
     char p[64], q[64];
     if (z.rank != 2 || w.rank != 2 || dy.rank != 2 || w.d[1] != 3 * dy.d[1] || dy.d[0] != z.d[0] || w.d[1] % z.d[1] != 0)
         return mdr_ir_shape_error(n, "z is %s, w %s, which does not fit", mdr_shape_text(z, p), mdr_shape_text(w, q));
-    if (!filter && (!mdr_shape_equal(n->in_type[IN_H].shape, dy) || !mdr_shape_equal(n->in_type[IN_SKIP].shape, mdr_shape1(dy.d[1]))))
+    if (!mdr_shape_equal(n->in_type[IN_H].shape, dy) || !mdr_shape_equal(n->in_type[IN_SKIP].shape, mdr_shape1(dy.d[1])))
         return mdr_ir_shape_error(n, "dy is %s, h %s, which does not fit", mdr_shape_text(dy, p), mdr_shape_text(n->in_type[IN_H].shape, q));
-    n->out[0].shape = filter ? dy : z;
-    if (filter) return NULL;
+    n->out[OUT_DZ].shape = z;
     n->out[OUT_DW].shape = w;
     n->out[OUT_DB].shape = mdr_shape1(w.d[1]);
     n->out[OUT_DSKIP].shape = n->in_type[IN_SKIP].shape;
+    n->out[OUT_DH].shape = n->in_type[IN_H].shape;
     return NULL;
 }
 
 /* ---- as plain ops ---- */
-/* x1, x2, v and u. */
-static Value parts(Builder *b, const Node *n, const Value *in, Value *part)
-{
-    const int32_t c = n->in_type[IN_W].shape.d[1] / 3, third[3] = {c, c, c};
-    mdr_ir_split(b, mdr_op_conv_short(b, in[IN_Z], in[IN_W], in[IN_B]), 3, third, part);
-    return mdr_op_mul(b, part[2], part[1]);
-}
 static void compose(Builder *b, const Node *n, const Value *in, Value *out)
 {
     const ConvAttr turned = {1};
     const int32_t cols_z = n->in_type[IN_Z].shape.d[1], taps = n->in_type[IN_W].shape.d[0];      /* the attributes of conv_short's gradients    */
-    Value part[3], u = parts(b, n, in, part);
+    const int32_t c = n->in_type[IN_W].shape.d[1] / 3, third[3] = {c, c, c};
+    Value part[3];
+    mdr_ir_split(b, mdr_op_conv_short(b, in[IN_Z], in[IN_W], in[IN_B]), 3, third, part);
+    Value u = mdr_op_mul(b, part[2], part[1]);
     Value skip[5] = {mdr_op_conv_long(b, u, in[IN_H]), u, in[IN_SKIP], part[0], in[IN_DY]};
-    Value g = plain(b, "gated_skip_grad", NULL, 5, skip), with_h[2] = {g, in[IN_H]};
+    Value g = plain(b, "gated_skip_grad", NULL, 5, skip), with_h[2] = {g, in[IN_H]}, with_u[2] = {u, g};
     Value du = mdr_op_add(b, mdr_ir_out(g, 1), plain(b, "conv_long", &turned, 2, with_h));
     Value all[3] = {mdr_ir_out(g, 2), mdr_op_mul(b, du, part[2]), mdr_op_mul(b, du, part[1])};
     Value ds = mdr_ir_join(b, 3, all), with_w[2] = {ds, in[IN_W]}, with_z[2] = {in[IN_Z], ds};
@@ -59,20 +52,14 @@ static void compose(Builder *b, const Node *n, const Value *in, Value *out)
     out[OUT_DW] = plain(b, "conv_short_dw", &taps, 2, with_z);
     out[OUT_DB] = mdr_ir_sum_rows(b, ds);
     out[OUT_DSKIP] = mdr_ir_out(g, 3);
-}
-static void compose_filter(Builder *b, const Node *n, const Value *in, Value *out)
-{
-    Value part[3], u = parts(b, n, in, part), both[2] = {u, mdr_op_mul(b, in[FILTER_DY], part[0])};
-    out[0] = plain(b, "conv_long_dh", NULL, 2, both);
+    out[OUT_DH] = plain(b, "conv_long_dh", NULL, 2, with_u);
 }
 /* As executed: the forward's convolutions once more, then what the plain ops do. */
 static Cost cost(const Node *n)
 {
-    const Shape dy = n->in_type[n->n_in < N_IN ? FILTER_DY : IN_DY].shape, z = n->in_type[IN_Z].shape;
+    const Shape dy = n->in_type[IN_DY].shape, z = n->in_type[IN_Z].shape;
     const double rows = dy.d[0], cols = dy.d[1], taps = n->in_type[IN_W].shape.d[0];
-    if (n->n_in < N_IN) return (Cost){.flops = rows * (rows + 1) * cols + 6 * rows * cols * taps, .bytes = 4 * rows * (2 * cols + z.d[1])};
-    return (Cost){.flops = 2 * rows * (rows + 1) * cols + 18 * rows * cols * taps + 10 * rows * cols,
-                  .bytes = 4 * rows * (2 * cols + 2 * z.d[1])};
+    return (Cost){.flops = 3 * rows * (rows + 1) * cols + 18 * rows * cols * taps + 10 * rows * cols, .bytes = 4 * rows * (2 * cols + 2 * z.d[1])};
 }
 
 /* ---- found in a graph ---- */
@@ -101,20 +88,6 @@ static const Node *find_gate(const Builder *b, Value dc, Value *u, Value *h)
     *u = gate->in[1];
     *h = conv->in[1];
     return mdr_ir_same(conv->in[0], *u) ? gate : NULL;
-}
-
-static bool match_filter(const Builder *b, const Uses *u, int32_t root, Fusion *f)
-{
-    (void)u;
-    if (!is(b, root, "conv_long_dh")) return false;
-    const Node *n = mdr_ir_node_at(b, root);
-    Value from, h;
-    const Node *gate = find_gate(b, n->in[1], &from, &h);
-    if (!gate || !mdr_ir_same(from, n->in[0]) || !find_parts(b, from, gate->in[3], &f->in[FILTER_Z], &f->in[FILTER_W], &f->in[FILTER_B])) return false;
-    f->n_in = 4;
-    f->in[FILTER_DY] = gate->in[4];
-    f->out[0] = (Value){root, 0};
-    return true;
 }
 
 /* ds is read by conv_short's gradients and nobody else; root is the last of them. */
@@ -154,7 +127,9 @@ static bool match(const Builder *b, const Uses *u, int32_t root, Fusion *f)
     f->in[IN_SKIP] = gate->in[2];
     f->in[IN_DY] = gate->in[4];
     f->out[OUT_DSKIP] = mdr_ir_out(dc, 3);
-    /* Nobody else may want what is to vanish; dc goes to the filter's gradient, too. */
+    const int32_t dh = mdr_ir_found(b, u, dc, "conv_long_dh", 1);
+    if (dh >= 0 && mdr_ir_same(mdr_ir_node_at(b, dh)->in[0], from)) f->out[OUT_DH] = (Value){dh, 0};
+    /* Nobody else may want what is to vanish. */
     if (mdr_ir_n_users(u, dx2->in[0]) != 2 || mdr_ir_n_users(u, mdr_ir_out(dc, 1)) != 1 || mdr_ir_n_users(u, mdr_ir_out(dc, 2)) != 1) return false;
     if (mdr_ir_only_user(u, join->in[1]) < 0 || mdr_ir_only_user(u, join->in[2]) < 0 || mdr_ir_only_user(u, sum->in[1]) < 0) return false;
     return find_outputs(b, u, ds, root, f);
@@ -165,21 +140,13 @@ enum { SHARED = 1 + MDR_AXIS_MEMBER };
     {.name = label, .n_in = N_IN, .lo = -1, .hi = 1, .in_axes = {0, SHARED, SHARED, SHARED, SHARED},                                \
      .in = {{2, {rows, 3 * (gap)}}, {2, {taps, 12 * (gap)}}, {bias, {12 * (gap) * (bias)}}, {2, {rows, 4 * (gap)}}, {1, {4 * (gap)}}, \
             {2, {rows, 4 * (gap)}}}}
-#define FILTER_CASE(label, rows, gap, taps, bias)                                                                                   \
-    {.name = label, .n_in = 4, .lo = -1, .hi = 1, .in_axes = {0, SHARED, SHARED},                                                   \
-     .in = {{2, {rows, 3 * (gap)}}, {2, {taps, 12 * (gap)}}, {bias, {12 * (gap) * (bias)}}, {2, {rows, 4 * (gap)}}}}
 static const OpCase cases[] = {GRAD_CASE("few rows", 7, 8, 3, 1), GRAD_CASE("odd rows", 19, 16, 3, 1), GRAD_CASE("a block but one", 127, 8, 3, 1),
                                GRAD_CASE("a block, no bias, two taps", 128, 8, 2, 0), GRAD_CASE("two blocks", 251, 8, 3, 1),
                                GRAD_CASE("three blocks", 263, 8, 3, 1), GRAD_CASE("six blocks", 713, 8, 3, 1), {0}};
-static const OpCase cases_filter[] = {FILTER_CASE("few rows", 7, 8, 3, 1), FILTER_CASE("odd rows", 19, 16, 3, 1), FILTER_CASE("a block but one", 127, 8, 3, 1),
-                                      FILTER_CASE("a block, no bias, two taps", 128, 8, 2, 0), FILTER_CASE("two blocks", 251, 8, 3, 1),
-                                      FILTER_CASE("six blocks", 713, 8, 3, 1), {0}};
-static const OpDef def = {.name = "hyena_mix_grad", .equation = "dz, dw, db, dskip of y = (conv_long(v x2, h) + skip v x2) x1, x1|x2|v = conv_short(z, w, b)",
-    .min_in = N_IN, .max_in = N_IN, .n_out = 4, .optional = 1u << IN_B, .sums = 1u << OUT_DW | 1u << OUT_DB | 1u << OUT_DSKIP, .shape = shape,
-    .compose = compose, .match = match, .cost = cost, .cases = cases};
-static const OpDef def_filter = {.name = "hyena_filter_grad", .equation = "dh[j] = sum_t dy[t] x1[t] v[t-j] x2[t-j], x1|x2|v = conv_short(z, w, b)",
-    .min_in = 4, .max_in = 4, .n_out = 1, .optional = 1u << FILTER_B, .sums = 1, .shape = shape, .compose = compose_filter, .match = match_filter,
-    .cost = cost, .cases = cases_filter};
+static const OpDef def = {.name = "hyena_mix_grad",
+    .equation = "dz, dw, db, dskip, dh of y = (conv_long(v x2, h) + skip v x2) x1, x1|x2|v = conv_short(z, w, b)",
+    .min_in = N_IN, .max_in = N_IN, .n_out = N_OUT, .optional = 1u << IN_B,
+    .sums = 1u << OUT_DW | 1u << OUT_DB | 1u << OUT_DSKIP | 1u << OUT_DH, .shape = shape, .compose = compose, .match = match, .cost = cost, .cases = cases};
 
-const OpRow mdr_op_rows_hyena_mix_grad[] = {{&def, {0}, {0}}, {&def_filter, {0}, {0}}, {0}};
+const OpRow mdr_op_rows_hyena_mix_grad[] = {{&def, {0}, {0}}, {0}};
 #endif

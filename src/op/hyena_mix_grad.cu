@@ -5,11 +5,13 @@
  *   3. x2 and v once more; dx2, dv; their part of dz by the bands transposed, of dw and db
  * Sums over rows of products of two values are products of matrices [sequence x row] [row x sequence] whose diagonal counts: of 16 rows of
  * sums, 8 belong to z, 8 to z one row later; of another 16 8 to z two rows later and 8 to ones (db). dz stays in registers for all turns.
- * A block has 8 warps and a chunk of groups of 8 sequences, of which the next one is on its way while one is worked on. */
+ * A block has 8 warps and a chunk of groups of 8 sequences, of which the next one is on its way while one is worked on.
+ * u and dc go to memory as well, by lines, for a second kernel that makes dh (cuda_filter_grad.h): making them twice took longer. */
+#include "op/cuda_filter_grad.h"
 #include "op/cuda_hyena_turn.h"
 
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP, IN_DY };
-enum { OUT_DZ, OUT_DW, OUT_DB, OUT_DSKIP };
+enum { OUT_DZ, OUT_DW, OUT_DB, OUT_DSKIP, OUT_DH };
 static constexpr int THREADS = 32 * EIGHT;
 /* Shared memory, in words. */
 static constexpr int AT_Z = 0, AT_DY = AT_Z + COLS_Z * EIGHT * PLANE, AT_RAW = AT_DY + EIGHT * PLANE, AT_H = AT_RAW + (COLS_Z + TURNS) * RAW * 4,
@@ -23,6 +25,7 @@ struct MixGrad {
     uint32_t *tables;                                      /* of long filters: [member][channel][LONG_TABLE]                         */
     const int32_t *n_seq;
     int32_t rows, gap, taps, chunk, group;                 /* sequences of a chunk, of a group                                      */
+    Handed to;                                             /* what dh is made of                                                     */
 };
 
 /* h at a place, with skip; 0 outside. */
@@ -42,7 +45,7 @@ static __device__ __forceinline__ void fill_filters(uint32_t *table, const MixGr
     }
 }
 
-static __device__ __forceinline__ Turn my_turn(uint32_t *shared, int at_band, int k)
+template <int LINES> static __device__ __forceinline__ Turn my_turn(uint32_t *shared, int at_band, const MixGrad &a, const Group &w, int32_t c0, int k)
 {
     const int warp = my_number() / 32;
     Turn t;
@@ -53,6 +56,11 @@ static __device__ __forceinline__ Turn my_turn(uint32_t *shared, int at_band, in
     }
     t.dy = shared + AT_DY + warp * PLANE;
     t.h = NULL;
+    const int64_t line = handed_line<LINES>(a.to, w.m, w.s, k * a.gap + c0 + warp);
+    t.u = a.to.u ? a.to.u + line : NULL;
+    t.dc = a.to.dc + line;
+    t.left = w.end - w.s;
+    t.far = a.to.channels * (LINES * BLOCK / 2);
     return t;
 }
 
@@ -183,7 +191,7 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
             rearrange_turn(shared, raw, k);
             copy_turn(raw, a, next, c0, k);
             __syncthreads();
-            Turn t = my_turn(shared, AT_W, k);
+            Turn t = my_turn<1>(shared, AT_W, a, now, c0, k);
             t.h = shared + AT_H + (k * EIGHT + my_number() / 32) * TABLE<BLOCK> + lane_word<BLOCK>();
             take_turn(&of, sums + (my_number() / 32 * TURNS + k) * SUMS * EIGHT, t);
         }
@@ -194,7 +202,7 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
 
 /* ---- several lines: filters come as tables made before, one turn's at a time; z comes when a group begins ---- */
 template <int LINES> struct Long {
-    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * WORK, TABLES = EIGHT * LONG_TABLE<LINES>, BANDS = H + 2 * TABLES,
+    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * WORK<LINES>, TABLES = EIGHT * LONG_TABLE<LINES>, BANDS = H + 2 * TABLES,
                          SUMMED = BANDS + TURNS * ROLES * EIGHT * TABLE<BAND>, RAWS = SUMMED + EIGHT * TURNS * SUMS * EIGHT, SHARED_WORDS = RAWS + RAW * 4;
 };
 /* Words of all channels' tables: skip is part of the filter. */
@@ -257,9 +265,9 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_m
             const Group next = {now.m, now.s + (k + 1 < TURNS ? 0 : a.group), now.end, now.rows};
             copy_long_turn<LINES>(shared, a, next, c0, (k + 1) % TURNS);
             const int warp = my_number() / 32;
-            Turn t = my_turn(shared, At::BANDS, k);
+            Turn t = my_turn<LINES>(shared, At::BANDS, a, now, c0, k);
             t.h = shared + At::H + (k % 2 * EIGHT + warp) * LONG_TABLE<LINES> + lane_word<BLOCK * LINES>() + EARLY - BEFORE;
-            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * WORK);
+            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * WORK<LINES>);
             __syncthreads();
             if (k + 1 == TURNS) break;
             copy_wait<0>();
@@ -294,11 +302,22 @@ static int64_t partial_words(const Node *n, Extent e)
     widths(n, &dw, &db, &dskip);
     return (dw + db + dskip) * cut_room(1, e, EIGHT, MOST_CHUNKS);
 }
-static size_t scratch(const Node *n, Extent e)
+/* The filter's gradient comes in chunks of its own; one sequence a chunk goes to dh at once. */
+enum { FILTER_CHUNKS = 4 };
+static Cut cut_filter(int32_t n_seq, bool together) { return cut_groups(n_seq, together, FILTER_CHUNKS); }
+/* Scratch: partial sums of dw, db and dskip, long filters' tables, partial sums of dh, u, dc; words that each takes. */
+struct Room { int64_t sums, tables, dh, line; };
+static Room room(const Node *n, Extent e)
 {
     const Shape dy = n->in_type[IN_DY].shape;
-    const int64_t lines = lines_of(dy.d[0]), table = lines > 1 ? lines * BLOCK + 2 * EARLY : 0;
-    return sizeof(float) * (size_t)(mdr_ceil_div(partial_words(n, e), 4) * 4 + table * dy.d[1] * e.n_member);
+    const int64_t lines = lines_of(dy.d[0]), table = lines > 1 ? lines * BLOCK + 2 * EARLY : 0, channels = (int64_t)dy.d[1] * e.n_member;
+    return Room{mdr_ceil_div(partial_words(n, e), 4) * 4, table * channels, mdr_ceil_div(channels * dy.d[0] * cut_filter(e.n_seq, true).count, 4) * 4,
+                channels * e.n_seq * lines * (BLOCK / 2)};
+}
+static size_t scratch(const Node *n, Extent e)
+{
+    const Room r = room(n, e);
+    return sizeof(uint32_t) * (size_t)(r.sums + r.tables + r.dh + 2 * r.line);
 }
 
 template <int LINES> static void launch(const Call *c, const MixGrad &a, const Cut &k)
@@ -315,6 +334,26 @@ template <int LINES> static void launch(const Call *c, const MixGrad &a, const C
         MDR_LAUNCH((long_mix_grad<LINES>), grid, THREADS, bytes, c->stream, a);
     }
 }
+template <int N> static void launch_filter(const Call *c, const FilterGrad &a, const Cut &k)
+{
+    const size_t bytes = CHANNELS * Lines<N>::WORDS * sizeof(uint32_t);
+    MDR_ALLOW_SHARED(filter_grad<N>, bytes);
+    MDR_LAUNCH((filter_grad<N>), mdr_grid(a.from.channels / CHANNELS, k.count, c->extent.n_member), FILTER_THREADS, bytes, c->stream, a);
+}
+/* dh of what the kernel before has handed on; part: room for partial sums. */
+static void put_filter(const Call *c, const Handed &from, int32_t rows, float *part)
+{
+    const bool add = (c->add >> OUT_DH & 1u) != 0;
+    const Cut k = cut_filter(c->extent.n_seq, add);
+    const int64_t width = (int64_t)rows * from.channels;
+    const FilterGrad a = {from, k.together ? Arg{part, k.count * width, width, from.channels, 4} : c->out[OUT_DH], c->n_seq, rows, (int32_t)k.per};
+    const int32_t lines = lines_of(rows);
+    if (lines == 1) launch_filter<1>(c, a, k);
+    else if (lines == 2) launch_filter<2>(c, a, k);
+    else if (lines == 4) launch_filter<4>(c, a, k);
+    else launch_filter<8>(c, a, k);
+    if (k.together) enqueue_add_chunks(c, c->out[OUT_DH], add, part, k, width, from.channels);
+}
 static void hyena_mix_grad(const Call *c, int64_t, int64_t)
 {
     const Shape z = c->node->in_type[IN_Z].shape, dy = c->node->in_type[IN_DY].shape;
@@ -325,15 +364,19 @@ static void hyena_mix_grad(const Call *c, int64_t, int64_t)
     int64_t dw, db, dskip;
     widths(c->node, &dw, &db, &dskip);
     const int64_t chunks = (int64_t)k.count * c->extent.n_member;
-    float *part = (float *)c->scratch;
+    const Room r = room(c->node, c->extent);
+    float *part = (float *)c->scratch, *dh = part + r.sums + r.tables;
+    uint32_t *u = c->out[OUT_DH].data ? (uint32_t *)dh + r.dh : NULL;
     const MixGrad a = {panel(c->in[IN_Z], z.d[0], z.d[1], n, false), panel(c->in[IN_DY], dy.d[0], dy.d[1], n, false),
                        panel(c->out[OUT_DZ], z.d[0], z.d[1], n, false), c->in[IN_W], c->in[IN_B], c->in[IN_H], c->in[IN_SKIP],
-                       part, part + chunks * dw, part + chunks * (dw + db), (uint32_t *)part + mdr_ceil_div(partial_words(c->node, c->extent), 4) * 4,
-                       c->n_seq, dy.d[0], dy.d[1] / TURNS, c->node->in_type[IN_W].shape.d[0], (int32_t)k.per, k.together ? EIGHT / lines : 1};
+                       part, part + chunks * dw, part + chunks * (dw + db), (uint32_t *)part + r.sums,
+                       c->n_seq, dy.d[0], dy.d[1] / TURNS, c->node->in_type[IN_W].shape.d[0], (int32_t)k.per, k.together ? EIGHT / lines : 1,
+                       Handed{u, (uint32_t *)dh + r.dh + r.line, n, dy.d[1]}};
     if (lines == 1) launch<1>(c, a, k);
     else if (lines == 2) launch<2>(c, a, k);
     else if (lines == 4) launch<4>(c, a, k);
     else launch<8>(c, a, k);
+    if (u) put_filter(c, a.to, dy.d[0], dh);
     const struct { int32_t out; const float *from; int64_t width, cols; } sum[] = {
         {OUT_DW, a.dw, dw, db}, {OUT_DB, a.db, db, db}, {OUT_DSKIP, a.dskip, dskip, dskip}};
     for (const auto &s : sum) {
