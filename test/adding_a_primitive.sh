@@ -79,6 +79,19 @@ check "it has a score" sh -c 'grep -Eq "^\(ema swiglu\)\*2( +[0-9.]+\*?){6}" 5.o
 "$tree/build/madras" train --task in-context-recall --arch 'ema(gat=true) swiglu' --config "$small" > misspelt 2>&1
 check "a misspelt parameter is named" has 'did you mean `gate`?' misspelt
 
+# Another formula is another trial, the same one is not.
+cd "$tree" || exit 1
+count() { build/madras show --csv | grep -c '^[0-9a-f].*ema'; }
+again() { build/madras bench --tasks memorization --config "$small" '(ema swiglu)*2' > "$MDR_TEST_DIR/again" 2>&1; }
+before=$(count)
+again
+check "what was scored is not run again" test "$(count)" -eq "$before"
+sed -i 's/UN_NEG, 0.0, keep/UN_SQUARE, 0.0, keep/' src/layer/ema.c
+make > /dev/null 2>&1
+again
+check "after its formula changed it is" test "$(count)" -eq $((before + 1))
+cd "$MDR_TEST_DIR" || exit 1
+
 # Two slips of somebody who begins with a copy.
 cd "$tree" || exit 1
 cp src/layer/ema.c src/layer/other.c

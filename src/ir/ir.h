@@ -219,6 +219,7 @@ MDR_API int32_t mdr_ir_params(const Graph *g, int32_t *node, int32_t max);   /* 
 MDR_API int32_t mdr_ir_inputs(const Graph *g, int32_t *node, int32_t max);
 MDR_API Cost mdr_ir_cost(const Node *n);                             /* op->cost or element-wise default                 */
 MDR_API void mdr_ir_print(const Graph *g, Text *t);                  /* one line a node                                  */
+MDR_API void mdr_ir_digest(const Graph *g, char hex[65]);            /* SHA-256 of all that decides what it computes     */
 
 static inline int64_t mdr_numel(Shape s) { int64_t n = 1; for (int i = 0; i < s.rank; i++) n *= s.d[i]; return s.rank ? n : 0; }
 static inline int64_t mdr_cols(Shape s) { return s.rank ? s.d[s.rank - 1] : 0; }

@@ -38,11 +38,30 @@ const char *mdr_train_precision_name(const TrialSpec *s)
     return name[s->train.precision];
 }
 
+static ModelSpec model_of(const TrialSpec *s)
+{
+    return (ModelSpec){s->arch, s->model, s->setting.vocab_size, s->task->rows(&s->setting), s->setting.seq_len};
+}
+
+/* What the layers' code makes of the architecture: names and parameters say nothing of it. */
+static void graph_text(const TrialSpec *s, Text *t)
+{
+    ModelSpec m = model_of(s);
+    Graph *g = NULL;
+    char hex[65] = "none";                                 /* mdr_train_check refuses such a trial                           */
+    mdr_err_free(mdr_model_graph(&m, &g));
+    if (g) mdr_ir_digest(g, hex);
+    mdr_ir_graph_free(g);
+    mdr_text_printf(t, "graph %.16s\n", hex);
+}
+
 void mdr_train_spec_text(const TrialSpec *s, Text *t)
 {
     mdr_text_printf(t, "architecture ");
     mdr_model_hashed(s->arch, t);
-    mdr_text_printf(t, "\ntask %s\n", s->task->name);
+    mdr_text_printf(t, "\n");
+    graph_text(s, t);
+    mdr_text_printf(t, "task %s\n", s->task->name);
     table_text(s->task->params, &s->setting, "task", t);
     table_text(mdr_model_params, &s->model, "model", t);
     table_text(mdr_train_params, &s->train, "train", t);
@@ -68,7 +87,7 @@ Err *mdr_train_check(const TrialSpec *s)
 {
     MDR_TRY(mdr_task_check(s->task, &s->setting));
     if (s->model.backbone == BACKBONE_TASK) return MDR_ERR_MACHINE("the backbone of a trial was not settled");
-    ModelSpec m = {s->arch, s->model, s->setting.vocab_size, s->task->rows(&s->setting), s->setting.seq_len};
+    ModelSpec m = model_of(s);
     Graph *g = NULL;
     Err *e = mdr_model_graph(&m, &g);
     mdr_ir_graph_free(g);
@@ -77,7 +96,7 @@ Err *mdr_train_check(const TrialSpec *s)
 
 Err *mdr_train_cost(const TrialSpec *s, TrialCost *c)
 {
-    ModelSpec m = {s->arch, s->model, s->setting.vocab_size, s->task->rows(&s->setting), s->setting.seq_len};
+    ModelSpec m = model_of(s);
     ModelCost one;
     MDR_TRY(mdr_model_cost(&m, &one));
     *c = (TrialCost){one.params, one.state, mdr_train_total_steps(s), 0};
