@@ -10,11 +10,23 @@ golden bench
 check "the second time nothing runs" grep -qx 'madras: 4 of 4 trials are in s.db' second.err
 check "and the table is the same" cmp first.txt second.txt
 "$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' --json > bench.json 2> /dev/null
+"$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' --settings > settings.txt 2> /dev/null
+check "--settings: the table, then one for each task" sh -c 'n=$(wc -l < first.txt); head -n "$n" settings.txt | cmp - first.txt &&
+    tail -n +"$((n + 1))" settings.txt | grep -cE "^baseline( +[0-9]+\.[0-9]){2}$" | grep -qx 2'
+# Trials end by no split here: said to end by test, and with the last epoch's perplexity there set high, they are scored at the first.
+if command -v sqlite3 > /dev/null; then
+    cp s.db other.db
+    sqlite3 other.db "update epoch set test_ppl = 1e9 where epoch = 2; update epoch set valid_acc_macro = 0 where epoch = 1"
+    "$MADRAS" show --store other.db > valid.txt
+    sqlite3 other.db "update trial set spec = replace(spec, 'train.early_stop none', 'train.early_stop test')"
+    "$MADRAS" show --store other.db > test.txt
+    check "show: what is stopped on test is scored there" sh -c '! cmp -s valid.txt test.txt'
+else skip "show: what is stopped on test is scored there: no sqlite3"; fi
 if command -v python3 > /dev/null; then
     check "--json" python3 -c 'import json
 o = json.load(open("bench.json"))
 assert o["schema"] == "madras.bench/1" and o["madras"] and o["protocol"] == "tiny" and len(o["rows"]) == 4
-for r in o["rows"]: assert 0 <= r["test_acc_macro"] <= 1 and r["chance_macro"] > 0 and r["ceiling_macro"] == 1'
+for r in o["rows"]: assert 0 <= r["test_acc_macro"] <= 1 and r["chance_macro"] > 0 and r["ceiling_macro"] == 1 and r["by_setting"][0]["setting"] == "baseline"'
 else skip "--json: no python3"; fi
 "$MADRAS" $b --layers mamba > layers.txt 2> layers.err
 check "--layers finds the same trials" grep -q '^madras: 2 of 2' layers.err

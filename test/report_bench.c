@@ -3,7 +3,7 @@
 #include "report/report.h"
 #include <jansson.h>
 
-typedef struct Case { Protocol *p; ArchList arch; ArchScore score[12]; TaskScore task[12][6]; int32_t n; } Case;
+typedef struct Case { Protocol *p; ArchList arch; ArchScore score[12]; TaskScore task[12][6]; SettingScore setting[12][6][11]; int32_t n; } Case;
 
 static void open_case(Case *c, const char *protocol, const char *tasks, int32_t seeds, const char *text) {
     *c = (Case){.n = 0};
@@ -28,6 +28,8 @@ static void open_case(Case *c, const char *protocol, const char *tasks, int32_t 
                 .value = .5 + .07 * a->n_task + .01 * i, .half = seeds >= 3 ? .0123 : -1, .df = 2.5, .n = c->p->n_seed};
             x->plain = x->macro;
             x->plain.value -= .125;
+            x->setting = c->setting[i][a->n_task - 1];
+            x->setting[0] = (SettingScore){&c->p->setting[k], x->macro};
         }
     }
 }
@@ -55,6 +57,33 @@ static void report_is(Case *c, const char *want) {
     assert_string_equal(mdr_text_str(&u), want);
     mdr_text_free(&t);
     mdr_text_free(&u);
+}
+
+/* Setting by setting: what is left out, what fits side by side, and what a column is called. */
+static void settings(void **state) {
+    (void)state;
+    Case c;
+    open_case(&c, "madras", "memorization", 3, "(mh-attention(n_heads=4|8|16) swiglu)*2");
+    for (int32_t i = 0; i < c.n; i++) {
+        TaskScore *x = &c.task[i][0];
+        x->n_left_out = 1;
+        for (int32_t k = 0; k < 2; k++)
+            x->setting[k] = (SettingScore){&c.p->setting[k], {.value = k && i == 1 ? (double)NAN : .5 + .1 * i + .01 * k, .half = k ? -1 : .0123}};
+    }
+    Text t = {0};
+    ReportStyle style = {40, false};
+    mdr_report_settings(c.p, c.score, c.n, &style, &t);
+    lines_fit(mdr_text_str(&t), 40);
+    assert_string_equal(mdr_text_str(&t), "\n"
+                                          "memorization              A            B\n"
+                                          "baseline          50.0 ±1.2    60.0 ±1.2\n"
+                                          "vocab_size=512         51.0            –\n"
+                                          "\n"
+                                          "memorization              C\n"
+                                          "baseline          70.0 ±1.2\n"
+                                          "vocab_size=512         71.0\n");
+    mdr_text_free(&t);
+    close_case(&c);
 }
 
 /* One seed: no mean, no rank, and that is said. */
@@ -238,13 +267,14 @@ static void json(void **state) {
              "0.5577,0.5823],"
              "\"df\":2.5,\"chance_macro\":0.0625,\"ceiling_macro\":0.98,\"test_acc\":0.445,\"test_acc_interval\":[0."
              "4327,0.4573],"
-             "\"chance\":0.1,\"ceiling\":0.99,\"at_chance\":false},{\"architecture\":\"X=mlp\",\"label\":\"X\","
+             "\"chance\":0.1,\"ceiling\":0.99,\"at_chance\":false,\"by_setting\":[{\"setting\":\"baseline\",\"test_acc_macro\":0.57,"
+             "\"interval\":[0.5577,0.5823],\"diverged\":0}]},{\"architecture\":\"X=mlp\",\"label\":\"X\","
              "\"params\":111696,"
              "\"state\":8192,\"task\":\"selective-copying\",\"settings\":0,\"settings_left_out\":0,\"seeds\":0,"
              "\"diverged\":0,"
              "\"test_acc_macro\":null,\"interval\":null,\"df\":null,\"chance_macro\":null,\"ceiling_macro\":null,"
              "\"test_acc\":null,"
-             "\"test_acc_interval\":null,\"chance\":null,\"ceiling\":null,\"at_chance\":null}],\"means\":[{"
+             "\"test_acc_interval\":null,\"chance\":null,\"ceiling\":null,\"at_chance\":null,\"by_setting\":[]}],\"means\":[{"
              "\"architecture\":\"X=mlp\","
              "\"label\":\"X\",\"params\":111696,\"state\":8192,\"tasks\":2,\"seeds\":3,\"diverged\":1,\"test_acc_"
              "macro\":0.5,"
@@ -284,6 +314,6 @@ static void metrics(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(taste),   cmocka_unit_test(one), cmocka_unit_test(intervals),
                                        cmocka_unit_test(on_test), cmocka_unit_test(ten), cmocka_unit_test(colour),
-                                       cmocka_unit_test(json), cmocka_unit_test(metrics)};
+                                       cmocka_unit_test(json), cmocka_unit_test(settings), cmocka_unit_test(metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

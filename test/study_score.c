@@ -90,6 +90,8 @@ static void grid(void **state) {
     near(c.score.mad_lab, .95, 1e-15);
     assert_true(c.score.task[0].macro.half == -1 && c.score.task[0].macro.n == 1 && !c.score.task[0].at_chance);
     assert_true(c.score.params > 0);
+    near(c.score.task[0].setting[0].macro.value, .61, 1e-15);
+    assert_true(c.score.task[0].setting[0].setting == &p->setting[0] && c.score.task[0].setting[0].macro.half == -1);
     c.result[2].epoch[0] = at(1, .8, .9, .62, 2.); /* tie: lower loss                               */
     score(&c);
     near(c.score.task[0].macro.value, .62, 1e-15);
@@ -114,6 +116,7 @@ static void grid(void **state) {
     c.pointer[1] = NULL; /* not run: the setting is left out              */
     score(&c);
     assert_true(isnan(c.score.task[0].macro.value) && c.score.task[0].macro.n == 0 && c.score.task[0].n_left_out == 1);
+    assert_true(isnan(c.score.task[0].setting[0].macro.value));
     assert_true(isnan(c.score.mean.value) && isnan(c.score.mad_lab) && !c.score.task[0].at_chance);
     p->mean_allowed = false;
     c.pointer[1] = &c.result[1];
@@ -144,6 +147,9 @@ static void interval(void **state) {
     near(c.score.task[0].macro.half, 4.302652729911275 * .1 / sqrt(3), 1e-9); /* df 2                          */
     near(c.score.task[0].macro.df, 2, 1e-9);
     near(c.score.task[1].macro.value, .65, 1e-14);
+    near(c.score.task[1].setting[0].macro.value, 1, 1e-14);
+    near(c.score.task[1].setting[1].macro.value, .3, 1e-14);
+    near(c.score.task[0].setting[0].macro.half, c.score.task[0].macro.half, 1e-12);
     assert_true(c.score.task[1].n_setting == 2 && c.score.task[0].n_setting == 1);
     /* a setting with one trial missing leaves its task's mean to the others */
     c.pointer[4] = NULL;

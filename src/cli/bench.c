@@ -12,6 +12,7 @@ static const OptionDef options[] = {
     MDR_CLI_LAYERS,
     MDR_CLI_STORE,
     MDR_CLI_DEVICE,
+    {"settings", OPT_FLAG, NULL, "a table for each task too: its settings one by one", 0, 0, false},
     {"dry-run", OPT_FLAG, NULL, "say what would run and how long; run no trial", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
@@ -137,7 +138,7 @@ static Err *dry_run(Bench *b, bool json)
     return e;
 }
 
-static Err *print_scores(Bench *b, bool json)
+static Err *print_scores(Bench *b, bool json, bool settings)
 {
     ArchScore *score = mdr_alloc((size_t)b->n_job * sizeof *score);
     for (int32_t i = 0; i < b->n_job; i++)
@@ -147,6 +148,7 @@ static Err *print_scores(Bench *b, bool json)
     Err *e = NULL;
     if (json) e = mdr_report_bench_json(b->p, score, b->n_job, &t);
     else mdr_report_bench(b->p, score, b->n_job, &style, &t);
+    if (!json && settings) mdr_report_settings(b->p, score, b->n_job, &style, &t);
     if (!e) e = mdr_cli_print(mdr_text_str(&t));
     mdr_text_free(&t);
     mdr_free(score);
@@ -163,7 +165,7 @@ static Err *run_and_score(const Args *a, Bench *b)
         mdr_err_free(e);
         return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped; every finished trial is in %s and the same command goes on from there", store);
     }
-    return e ? e : print_scores(b, mdr_cli_option(a, "json")->given);
+    return e ? e : print_scores(b, mdr_cli_option(a, "json")->given, mdr_cli_option(a, "settings")->given);
 }
 
 static Err *bench(const Args *a, Bench *b, const ArchList *archs)

@@ -11,9 +11,10 @@ static const OptionDef options[] = {
     MDR_CLI_JSON,
     {0}};
 
+/* By the split that could end the trial: what was stopped on test, as mad-lab does, is scored there. */
 static const EpochScore *chosen(const StoreTrial *t)
 {
-    int32_t k = mdr_study_select_epoch(&t->result, false);
+    int32_t k = mdr_study_select_epoch(&t->result, strstr(t->spec, "train.early_stop test\n") != NULL);
     return k < 0 ? NULL : &t->result.epoch[k];
 }
 
@@ -153,5 +154,6 @@ static Err *run(const Args *a)
 
 const CommandDef mdr_commands_show[] = {
     {"show", "[TRIAL] [options]", "what the store holds: the newest trials, or one of them",
-     "TRIAL is the beginning of a key. With --json or --csv all trials of the store.\n", options, run},
+     "TRIAL is the beginning of a key. With --json or --csv all trials of the store.\n"
+     "A trial's accuracy is test's at the epoch chosen on the split that may end it\n(its early_stop; validation where that is none).\n", options, run},
     {0}};

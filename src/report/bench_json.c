@@ -27,6 +27,20 @@ static json_t *of_arch(const ArchScore *s) {
     return o;
 }
 
+static json_t *by_setting(const TaskScore *t) {
+    json_t *list = json_array();
+    for (int32_t i = 0; i < t->n_setting + t->n_left_out; i++) {
+        const SettingScore *s = &t->setting[i];
+        json_t *o = json_object();
+        set(o, "setting", json_string(s->setting->change[0] ? s->setting->change : "baseline"));
+        set(o, "test_acc_macro", mdr_report_real(s->macro.value));
+        set(o, "interval", interval(&s->macro));
+        set(o, "diverged", json_integer(s->macro.n_diverged));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 static json_t *task_row(const ArchScore *s, const TaskScore *t) {
     json_t *o = of_arch(s);
     bool scored = t->n_setting > 0;
@@ -45,6 +59,7 @@ static json_t *task_row(const ArchScore *s, const TaskScore *t) {
     set(o, "chance", scored ? mdr_report_real(t->levels.chance) : json_null());
     set(o, "ceiling", scored ? mdr_report_real(t->levels.ceiling) : json_null());
     set(o, "at_chance", scored ? json_boolean(t->at_chance) : json_null());
+    set(o, "by_setting", by_setting(t));
     return o;
 }
 

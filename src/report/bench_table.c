@@ -45,25 +45,24 @@ static const char *stack_text(const Arch *a) {
     return eq + 1 + strspn(eq + 1, " ");
 }
 
-/* Label, else the text if it is short, else a letter; a letter too where two rows would have one name (a sweep under a
- * label). */
-static const char *own_name(const Table *t, int32_t i) {
-    const Arch *arch = t->score[i].arch;
-    return arch->label && arch->label[0] ? arch->label : arch->text;
+static const char *own_name(const ArchScore *s) { return s->arch->label && s->arch->label[0] ? s->arch->label : s->arch->text; }
+const char **mdr_report_names(const ArchScore *score, int32_t n, int32_t room, Arena *a) {
+    const char **out = mdr_arena_alloc(a, (size_t)n * sizeof *out + 1);
+    for (int32_t i = 0; i < n; i++) {
+        const char *name = own_name(&score[i]);
+        bool fits = mdr_report_width(name) <= room;
+        for (int32_t k = 0; fits && k < n; k++) fits = k == i || strcmp(name, own_name(&score[k])) != 0;
+        out[i] = fits ? name : letters(a, i);
+    }
+    return out;
 }
 static void name_rows(Table *t) {
     int32_t room = t->columns - 1;
     for (int32_t k = 0; k < t->n_task + 2 * t->mean; k++) room -= t->width[k] + 3;
-    if (room > LONGEST_NAME) room = LONGEST_NAME;
-    t->name = mdr_arena_alloc(t->a, (size_t)t->n * sizeof *t->name + 1);
+    t->name = mdr_report_names(t->score, t->n, room > LONGEST_NAME ? LONGEST_NAME : room, t->a);
     t->name_width = 7; /* "ceiling"                                                          */
-    for (int32_t i = 0; i < t->n; i++) {
-        const char *name = own_name(t, i);
-        bool fits = mdr_report_width(name) <= room;
-        for (int32_t k = 0; fits && k < t->n; k++) fits = k == i || strcmp(name, own_name(t, k)) != 0;
-        t->name[i] = fits ? name : letters(t->a, i);
+    for (int32_t i = 0; i < t->n; i++)
         if (mdr_report_width(t->name[i]) > t->name_width) t->name_width = mdr_report_width(t->name[i]);
-    }
 }
 
 /* One line: cells[k], marked where mark says so. */

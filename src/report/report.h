@@ -8,6 +8,8 @@ typedef struct ReportStyle { int32_t columns; bool colour; } ReportStyle;    /* 
 /* The table of a bench: one row an architecture, columns tasks, rows of chance and ceiling; caption with protocol, precision,
  * class, seeds and what may not be concluded. */
 MDR_API void mdr_report_bench(const Protocol *p, const ArchScore *score, int32_t n, const ReportStyle *style, Text *out);
+/* A table for each task: its settings by architectures. */
+MDR_API void mdr_report_settings(const Protocol *p, const ArchScore *score, int32_t n, const ReportStyle *style, Text *out);
 MDR_API Err *mdr_report_bench_json(const Protocol *p, const ArchScore *score, int32_t n, Text *out);
 
 /* ---- JSON: real numbers with 17 digits (exact), null where there is none ---- */

@@ -117,6 +117,8 @@ static void score_task(const Study *s, int32_t from, int32_t to, int32_t n_task,
     for (int32_t i = from; i < to; i++) {
         const Setting *x = &p->setting[i];
         TaskLevels level;
+        Sum own = {0};
+        t->setting[i - from] = (SettingScore){x, {.value = (double)NAN, .half = -1}};
         if (!complete(s, i)) continue;
         double w = 1.0 / t->n_setting, n_test = x->params.num_test_examples;
         x->task->levels(&x->params, &level);
@@ -126,9 +128,11 @@ static void score_task(const Study *s, int32_t from, int32_t to, int32_t n_task,
             Pick k = pick(s, i, r, &level, p->select_on_test);
             y[0][r] = saturate(k.macro);
             y[1][r] = saturate(k.plain);
-            macro.diverged += k.diverged, plain.diverged += k.diverged, all->diverged += k.diverged;
+            own.diverged += k.diverged, macro.diverged += k.diverged, plain.diverged += k.diverged, all->diverged += k.diverged;
             *mad_lab += w / n_task / p->n_seed * pick(s, i, r, &level, true).macro;
         }
+        add_setting(&own, 1, y[0], p->n_seed, n_test);
+        t->setting[i - from].macro = finish(&own, p->n_seed);
         add_setting(&macro, w, y[0], p->n_seed, n_test);
         add_setting(&plain, w, y[1], p->n_seed, n_test);
         add_setting(all, w / n_task, y[0], p->n_seed, n_test);
@@ -162,6 +166,7 @@ void mdr_study_score(const Protocol *p, const Arch *a, const TrialSpec *specs, c
         TaskScore *t = &out->task[k];
         for (to = from + 1; to < p->n_setting && p->setting[to].task == p->setting[from].task;) to++;
         t->task = p->setting[from].task;
+        t->setting = mdr_arena_alloc(arena, (size_t)(to - from) * sizeof *t->setting);
         score_task(&s, from, to, n_task, t, &all, &out->mad_lab);
         if (t->n_setting > 0) continue;
         nothing(&t->macro), nothing(&t->plain);

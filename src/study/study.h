@@ -56,8 +56,10 @@ MDR_API void mdr_study_trials(const Protocol *p, const Arch *a, int32_t *n, Tria
 /* One score with its spread. n replicates; half < 0: no interval (fewer than 3). df: Satterthwaite. n_diverged: (setting,
  * replicate) pairs counted as chance because every grid point diverged. Nothing to score: value NaN, n 0. */
 typedef struct Score { double value, half, df; int32_t n, n_diverged; } Score;
+typedef struct SettingScore { const Setting *setting; Score macro; } SettingScore;   /* left out: value NaN            */
 typedef struct TaskScore {
     const TaskDef *task;
+    SettingScore *setting;                /* n_setting + n_left_out, in the protocol's order                              */
     Score macro, plain;                   /* at the selected epoch and grid point                                         */
     TaskLevels levels;                    /* means over the task's settings                                               */
     bool at_chance;                       /* not told apart from chance                                                   */
