@@ -79,16 +79,6 @@ static __device__ __forceinline__ void put_planes(uint32_t *z, const float (*dz)
             to[4] = word[1];
         }
 }
-static __device__ __forceinline__ void put_row(const Panel &p, int64_t at, int32_t col, const uint4 &row)
-{
-    if (p.wide && p.a.size == 2) {
-        *(uint4 *)((bf16 *)p.a.data + at + col) = row;
-    } else {
-        const float v[8] = {low_bf16(row.x), high_bf16(row.x), low_bf16(row.y), high_bf16(row.y),
-                            low_bf16(row.z), high_bf16(row.z), low_bf16(row.w), high_bf16(row.w)};
-        write_8(p, at, col, v);
-    }
-}
 template <int LINES> static __device__ __forceinline__ void put_columns(const Panel &p, const uint32_t *planes, const Group &w, int32_t col)
 {
     const int thread = my_number();
@@ -100,13 +90,7 @@ template <int LINES> static __device__ __forceinline__ void put_columns(const Pa
         uint32_t v[8];
 #pragma unroll
         for (int j = 0; j < 8; j++) v[j] = from[j * PLANE];
-        if (x.s >= w.end || x.t >= w.rows) continue;
-        const int64_t at = arg_row(p.a, w.m, x.s, x.t);
-        put_row(p, at, col, make_uint4(__byte_perm(v[0], v[1], 0x5410), __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[4], v[5], 0x5410),
-                                       __byte_perm(v[6], v[7], 0x5410)));
-        if (x.t + 1 >= w.rows) continue;
-        put_row(p, at + p.a.ld, col, make_uint4(__byte_perm(v[0], v[1], 0x7632), __byte_perm(v[2], v[3], 0x7632), __byte_perm(v[4], v[5], 0x7632),
-                                                __byte_perm(v[6], v[7], 0x7632)));
+        if (x.s < w.end) put_pair_of_rows(p, arg_row(p.a, w.m, x.s, x.t), col, v, w.rows - x.t);
     }
 }
 /* The chunk's sums over its sequences, in order, to where the second stage wants them. */
