@@ -19,7 +19,7 @@ struct MixLong {
 };
 /* Shared memory, in words: z comes where lines and tables are not yet. */
 template <int LINES> struct At {
-    static constexpr int Z = 0, WORKS = COLS_Z * EIGHT * PLANE, H = WORKS + EIGHT * WORK<LINES>, TABLES = EIGHT * LONG_TABLE<LINES>,
+    static constexpr int Z = 0, WORKS = COLS_Z * EIGHT * PLANE, H = WORKS + EIGHT * PLANE, TABLES = EIGHT * LONG_TABLE<LINES>,
                          RAWS = COLS_Z * RAW * 4, BANDS = WORKS + (H + TABLES - WORKS > RAWS ? H + TABLES - WORKS : RAWS),
                          EACH_BAND = ROLES * EIGHT * TABLE<BAND>, WORDS = BANDS + 2 * EACH_BAND;
 };
@@ -32,29 +32,6 @@ template <int LINES> static __global__ void make_lines(MixLong a)
     if (a.n_seq[m] == 0 || j >= BLOCK * LINES / 2) return;
     const float *h = (const float *)a.h.data + m * a.h.member + 2 * j * a.h.ld + c;
     a.lines[((int64_t)m * channels + c) * (LINES * BLOCK / 2) + j] = pack_bf16(2 * j < a.rows ? h[0] : 0.0f, 2 * j + 1 < a.rows ? h[a.h.ld] : 0.0f);
-}
-
-/* The filter of the warp's channel: a lane's pieces on their way, then its tables. */
-template <int LINES> struct Pieces { uint4 of[LINES / 2]; };
-template <int LINES> static __device__ __forceinline__ void read_filter(Pieces<LINES> *p, const uint32_t *line)
-{
-#pragma unroll
-    for (int i = 0; i < LINES / 2; i++) p->of[i] = *(const uint4 *)(line + 128 * i + my_number() % 32 * 4);
-}
-template <int LINES> static __device__ __forceinline__ void put_filter(uint32_t *table, const Pieces<LINES> &p)
-{
-    const int lane = my_number() % 32;
-    uint32_t *to = table + EARLY + 4 * lane, last = 0;
-    table[lane / 16 * OTHER<BLOCK * LINES> + lane % 16] = 0;
-#pragma unroll
-    for (int i = 0; i < LINES / 2; i++) {
-        const uint4 v = p.of[i];
-        const uint32_t before = __shfl_up_sync(0xffffffffu, v.w, 1), x = lane > 0 ? before : last;
-        last = __shfl_sync(0xffffffffu, v.w, 31);
-        *(uint4 *)(to + 128 * i) = make_uint4(__byte_perm(x, v.x, 0x3254), __byte_perm(v.x, v.y, 0x3254), __byte_perm(v.y, v.z, 0x3254),
-                                              __byte_perm(v.z, v.w, 0x3254));
-        *(uint4 *)(to + 128 * i + OTHER<BLOCK * LINES>) = make_uint4(swapped(v.x), swapped(v.y), swapped(v.z), swapped(v.w));
-    }
 }
 
 /* u to lines. */
@@ -70,7 +47,7 @@ template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work
         before[r] = t.z[r][my_place()];
     }
     const int lane = my_number() % 32;
-    uint32_t *to = work + work_line<LINES>(lane / 4) + lane % 4;
+    uint32_t *to = work + work_line(lane / 4) + lane % 4;
 #pragma unroll
     for (int p = 0; p < TILES / 2; p++) {
         uint32_t z[ROLES][4];
@@ -92,8 +69,7 @@ template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work
             to[16 * p + 8 * half + 4] = u[1];
         }
     }
-    if (lane < EIGHT / LINES * 16) *(uint4 *)(work + lane / 16 * (LINES + 1) * LINE + PAD + lane % 16 * 4) = make_uint4(0, 0, 0, 0);
-    if (LINES == 2) *(uint4 *)(work + (2 + lane / 16) * (LINES + 1) * LINE + PAD + lane % 16 * 4) = make_uint4(0, 0, 0, 0);
+    if (lane < PAD) work[lane] = 0;
 }
 /* c + skip u takes the place of u. f: the lane's word of f(0). */
 template <int LINES> static __device__ __forceinline__ void convolve_u(uint32_t *work, const uint32_t *f, float skip)
@@ -105,7 +81,7 @@ template <int LINES> static __device__ __forceinline__ void convolve_u(uint32_t 
     uint32_t *to = work + my_number() % 32;
 #pragma unroll
     for (int i = 0; i < 2 * EIGHT; i++) {
-        uint32_t *x = to + work_line<LINES>(i / 2) + i % 2 * 32;
+        uint32_t *x = to + work_line(i / 2) + i % 2 * 32;
         *x = pack_bf16(fmaf(skip, low_bf16(*x), y[i / 2][i % 2 * 2]), fmaf(skip, high_bf16(*x), y[i / 2][i % 2 * 2 + 1]));
     }
     __syncwarp();
@@ -116,12 +92,12 @@ template <int LINES> static __device__ __forceinline__ void gate_lines(uint32_t 
     const Band f = make_band(t.band[0], lane_word<BAND>());
     float bias[4];
     make_bias(bias, t.band[0]);
-    uint32_t before = t.z[0][my_place()], *to = work + work_line<LINES>(my_number() % 32 / 4) + my_number() % 4;
+    uint32_t before = t.z[0][my_place()], *to = work + work_line(my_number() % 32 / 4) + my_number() % 4;
 #pragma unroll
     for (int p = 0; p < TILES / 2; p++) {
         uint32_t z[4], c[4];
         read_rows<false>(z, t.z[0], p);
-        read_lines<LINES>(c, work, p);
+        read_lines(c, work, p);
         __syncwarp();                                      /* all have read                                                          */
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -146,10 +122,10 @@ template <int LINES> static __device__ __forceinline__ void put_lines(const Pane
     for (int i = 0; i < RAW / 2 / THREADS; i++) {
         const int id = i * THREADS + thread;
         const Pair x = pair_at<LINES>(w, id);
-        const uint32_t *from = works + work_line<LINES>(id / (BLOCK / 2)) + id % (BLOCK / 2);
+        const uint32_t *from = works + work_line(id / (BLOCK / 2)) + id % (BLOCK / 2);
         uint32_t v[EIGHT];
 #pragma unroll
-        for (int j = 0; j < EIGHT; j++) v[j] = from[j * WORK<LINES>];
+        for (int j = 0; j < EIGHT; j++) v[j] = from[j * PLANE];
         if (x.s < w.end) put_pair_of_rows(p, arg_row(p.a, w.m, x.s, x.t), col, v, w.rows - x.t);
     }
 }
@@ -198,13 +174,13 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 2) void mix_lo
         for (int k = 0; k < TURNS; k++) {
             const int warp = my_number() / 32;
             const int32_t c = k * a.gap + c0 + warp;
-            uint32_t *work = shared + Is::WORKS + warp * WORK<LINES>, *table = shared + Is::H + warp * LONG_TABLE<LINES>;
+            uint32_t *work = shared + Is::WORKS + warp * PLANE, *table = shared + Is::H + warp * LONG_TABLE<LINES>;
             const Turn t = my_turn<LINES>(shared, k);
             Pieces<LINES> filter;
             read_filter<LINES>(&filter, a.lines + ((int64_t)m * TURNS * a.gap + c) * (LINES * BLOCK / 2));
             const float skip = ((const float *)a.skip.data)[m * a.skip.member + c];
             put_u<LINES>(work, t);
-            put_filter<LINES>(table, filter);
+            put_tables<LINES>(table, filter);
             __syncwarp();
             convolve_u<LINES>(work, table + lane_word<BLOCK * LINES>() + EARLY - BEFORE, skip);
             gate_lines<LINES>(work, t);
