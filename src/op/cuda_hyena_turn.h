@@ -132,81 +132,9 @@ static __device__ __forceinline__ void end_sums(const Sums *a, float *sums)
         for (int k = 0; k < 4; k++) add_diagonal(sums + (r * 4 + k) * EIGHT, a->of[r][k / 2][k % 2 * 2], a->of[r][k / 2][k % 2 * 2 + 1]);
 }
 
-/* ---- a turn where a line is a sequence ---- */
-/* dx1 = dy (c + skip u) of half a block's tiles takes dy's place. */
-template <int FIRST> static __device__ __forceinline__ void gate_grad(const uint32_t (*u)[2], const Turn &t)
-{
-    float c[HALF][4];
-    clear(c, HALF);
-    convolve<false, FIRST, HALF>(c, u, t.h);
-    const int lane = my_number() % 32;
-    uint32_t dy[4], *to = t.dy + lane / 4 * LINE + lane % 4 + PAD + 8 * FIRST;
-#pragma unroll
-    for (int i = 0; i < HALF; i++) {
-        uint32_t word[2];
-        float d[4];
-        if (i % 2 == 0) read_rows<true>(dy, t.dy, (FIRST + i) / 2);
-        open(d, dy + i % 2 * 2);
-#pragma unroll
-        for (int x = 0; x < 4; x++) d[x] *= c[i][x];
-        turn(word, d);
-        if (i % 2 == 0) __syncwarp();                      /* all have read                                                          */
-        to[8 * i] = word[0];
-        to[8 * i + 4] = word[1];
-    }
-}
-template <int FIRST> static __device__ __forceinline__ void spread_half(Sums *a, const uint32_t (*dc)[2], const Turn &t)
-{
-    float du[HALF][4];
-    clear(du, HALF);
-    convolve<true, FIRST, HALF>(du, dc, t.h);
-#pragma unroll
-    for (int i = FIRST + HALF - 1; i >= FIRST; i--) spread(a, du[i - FIRST], t, i);
-}
-/* Words of rows 16 i on to a line: neighbouring lanes change one of two words, and four write 32 bytes. */
-static __device__ __forceinline__ void hand_on(uint32_t *to, bool there, const uint32_t (*x)[2])
-{
-    const int q = my_number() % 4;
-    to += q % 2 * 4 + q / 2 * 2;
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-        const uint32_t other = __shfl_xor_sync(0xffffffffu, q % 2 ? x[i][0] : x[i][1], 1);
-        const uint2 word = q % 2 ? make_uint2(other, x[i][1]) : make_uint2(x[i][0], other);
-        if (there) *(uint2 *)(to + 8 * i) = word;
-    }
-}
-static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Turn &t)
-{
-    float dskip[1][4];
-    uint32_t dc[TILES][2], u[TILES][2];
-    clear(dskip, 1);
-    gate(u, dc, dskip[0], t);
-    add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
-    if (t.u) {
-        const int g = my_number() % 32 / 4;
-        hand_on(t.u + g * t.far, g < t.left, u);
-        hand_on(t.dc + g * t.far, g < t.left, dc);
-    }
-    gate_grad<HALF>(u, t);
-    gate_grad<0>(u, t);
-    __syncwarp();
-    begin_sums(a, t);
-    spread_half<HALF>(a, dc, t);
-    spread_half<0>(a, dc, t);
-    end_sums(a, sums);
-}
-
-/* ---- a turn where a sequence has several lines ----
- * y = T u, a product [16 p] x [8 b] contracted over time for each line of 128 rows: with rows 8 p + b of a line,
- *   y[8 p + b] = sum over s of u[8 p + s] h[b - s].
- * Rows of u's operand are 8 rows apart in time, so ldmatrix reads them from lines as they stand; h's are words of its table, the same for
- * all sequences. A window of 128 s, which ends 8 rows after a line's beginning, meets all lines of its sequence from there on: at 1,024 rows 8
- * loads of u and 16 words of h serve for 36 products. Sums are words of a line as they come. T^T dc is the same with time reversed. */
+/* ---- filters of several lines ---- */
 static constexpr int EARLY = 16;                           /* tables of long filters begin with word -16: zeros                     */
 template <int LINES> constexpr int LONG_TABLE = 2 * OTHER<BLOCK * LINES>;
-/* Lines in `work` stand as in planes; what is before the first one of a sequence are the zeros that `work` begins with. */
-static __device__ __forceinline__ int work_line(int line) { return line * LINE + PAD; }
-template <int LINES> static __device__ __forceinline__ int reversed_line(int line) { return work_line(line / LINES * LINES + LINES - 1 - line % LINES); }
 static __device__ __forceinline__ uint32_t swapped(uint32_t word) { return __byte_perm(word, 0, 0x1032); }
 /* The filter of a warp's channel, a line of words of two places in memory: a lane's pieces on their way, then its tables. */
 template <int LINES> struct Pieces { uint4 of[LINES / 2]; };
@@ -230,6 +158,132 @@ template <int LINES> static __device__ __forceinline__ void put_tables(uint32_t 
         *(uint4 *)(to + 128 * i + OTHER<BLOCK * LINES>) = make_uint4(swapped(v.x), swapped(v.y), swapped(v.z), swapped(v.w));
     }
 }
+
+/* ---- a turn where a sequence has one line or two ----
+ * Operands of u and dc stay in registers. What the first line of two brings to the second (TURNED: the second to the first) is a product of
+ * all lines, of which every other column of sums counts, for the column beside it. */
+template <bool TURNED, int FIRST, int LINES> static __device__ __forceinline__ void convolve_half(float (*y)[4], const uint32_t (*x)[2], const uint32_t *f)
+{
+    clear(y, HALF);
+    if constexpr (LINES == 2) {
+        constexpr int FROM = TURNED ? TILES + 1 - FIRST - HALF : FIRST + 1, TO = FROM + TILES + HALF - 1;
+        const volatile uint32_t *words = f + 8 * FROM;     /* a step's are read a step before, and no sooner (volatile)                */
+        uint32_t last = words[-4], here = words[0], next = words[4];
+        if (TURNED) last = transpose_8x8(last);
+#pragma unroll
+        for (int e = FROM; e < TO; e++) {
+            if (TURNED) __syncwarp();
+            const uint32_t later[2] = {e + 1 < TO ? words[8 * (e + 1 - FROM)] : 0, e + 1 < TO ? words[8 * (e + 1 - FROM) + 4] : 0};
+            if (TURNED) here = transpose_8x8(here), next = transpose_8x8(next);
+            const uint32_t a[4] = {here, TURNED ? last : next, TURNED ? next : last, here};
+#pragma unroll
+            for (int i = FIRST; i < FIRST + HALF; i++) {
+                const int j = TURNED ? i + e - TILES : i - e + TILES;
+                if (j >= 0 && j < TILES) mma_16816(y[i - FIRST], a, x[j]);
+            }
+            last = next, here = later[0], next = later[1];
+        }
+#pragma unroll
+        for (int i = 0; i < HALF; i++)
+#pragma unroll
+            for (int k = 0; k < 4; k += 2) {
+                const float v = y[i][k];
+                y[i][k] = TURNED ? y[i][k + 1] : 0.0f;
+                y[i][k + 1] = TURNED ? 0.0f : v;
+            }
+    }
+    if (LINES > 1) __syncwarp();                           /* else what follows is read too soon, too much for the registers         */
+    convolve<TURNED, FIRST, HALF>(y, x, f);
+}
+/* dx1 = dy (c + skip u) of half a block's tiles takes dy's place. */
+template <int FIRST, int LINES> static __device__ __forceinline__ void gate_grad(const uint32_t (*u)[2], const Turn &t, const uint32_t *f)
+{
+    float c[HALF][4];
+    convolve_half<false, FIRST, LINES>(c, u, f);
+    const int lane = my_number() % 32;
+    uint32_t dy[4], *to = t.dy + lane / 4 * LINE + lane % 4 + PAD + 8 * FIRST;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        uint32_t word[2];
+        float d[4];
+        if (i % 2 == 0) read_rows<true>(dy, t.dy, (FIRST + i) / 2);
+        open(d, dy + i % 2 * 2);
+#pragma unroll
+        for (int x = 0; x < 4; x++) d[x] *= c[i][x];
+        turn(word, d);
+        if (i % 2 == 0) __syncwarp();                      /* all have read                                                          */
+        to[8 * i] = word[0];
+        to[8 * i + 4] = word[1];
+    }
+}
+template <int FIRST, int LINES> static __device__ __forceinline__ void spread_half(Sums *a, const uint32_t (*dc)[2], const Turn &t, const uint32_t *f)
+{
+    float du[HALF][4];
+    convolve_half<true, FIRST, LINES>(du, dc, f);
+#pragma unroll
+    for (int i = FIRST + HALF - 1; i >= FIRST; i--) spread(a, du[i - FIRST], t, i);
+}
+/* Words of rows 16 i on to a line: neighbouring lanes change one of two words, and four write 32 bytes. */
+static __device__ __forceinline__ void hand_on(uint32_t *to, bool there, const uint32_t (*x)[2])
+{
+    const int q = my_number() % 4;
+    to += q % 2 * 4 + q / 2 * 2;
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, q % 2 ? x[i][0] : x[i][1], 1);
+        const uint2 word = q % 2 ? make_uint2(other, x[i][1]) : make_uint2(x[i][0], other);
+        if (there) *(uint2 *)(to + 8 * i) = word;
+    }
+}
+/* The last rows of a line have missed what the next line begins with. */
+template <int LINES> static __device__ __forceinline__ void spread_over_lines(Sums *a)
+{
+    const int line = my_number() % 32 / 4;
+#pragma unroll
+    for (int r = 0; r < ROLES; r++) {
+        const uint32_t next = __shfl_down_sync(0xffffffffu, a->after[r], 4);
+        mma_1688(a->dz[(r + 2) % ROLES][TILES - 1], a->back[r].near, (line + 1) % LINES ? next : 0);
+    }
+}
+/* table: room for the filter's, or they are there. */
+template <int LINES> static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Turn &t, uint32_t *table)
+{
+    float dskip[1][4];
+    uint32_t dc[TILES][2], u[TILES][2];
+    clear(dskip, 1);
+    if constexpr (LINES > 1) {
+        Pieces<LINES> filter;
+        read_filter<LINES>(&filter, t.h);
+        put_tables<LINES>(table, filter);
+    }
+    gate(u, dc, dskip[0], t);
+    add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
+    if (t.u) {
+        const int g = my_number() % 32 / 4, to = g / LINES * t.far + g % LINES * (BLOCK / 2);
+        hand_on(t.u + to, g / LINES < t.left, u);
+        hand_on(t.dc + to, g / LINES < t.left, dc);
+    }
+    if (LINES > 1) __syncwarp();
+    const uint32_t *f = LINES == 1 ? t.h : table + lane_word<BLOCK * LINES>() + EARLY - BEFORE;
+    gate_grad<HALF, LINES>(u, t, f);
+    gate_grad<0, LINES>(u, t, f);
+    __syncwarp();
+    begin_sums(a, t);
+    spread_half<HALF, LINES>(a, dc, t, f);
+    spread_half<0, LINES>(a, dc, t, f);
+    if constexpr (LINES > 1) spread_over_lines<LINES>(a);
+    end_sums(a, sums);
+}
+
+/* ---- a turn where a sequence has several lines ----
+ * y = T u, a product [16 p] x [8 b] contracted over time for each line of 128 rows: with rows 8 p + b of a line,
+ *   y[8 p + b] = sum over s of u[8 p + s] h[b - s].
+ * Rows of u's operand are 8 rows apart in time, so ldmatrix reads them from lines as they stand; h's are words of its table, the same for
+ * all sequences. A window of 128 s, which ends 8 rows after a line's beginning, meets all lines of its sequence from there on: at 1,024 rows 8
+ * loads of u and 16 words of h serve for 36 products. Sums are words of a line as they come. T^T dc is the same with time reversed. */
+/* Lines in `work` stand as in planes; what is before the first one of a sequence are the zeros that `work` begins with. */
+static __device__ __forceinline__ int work_line(int line) { return line * LINE + PAD; }
+template <int LINES> static __device__ __forceinline__ int reversed_line(int line) { return work_line(line / LINES * LINES + LINES - 1 - line % LINES); }
 /* y[line]: lane i has rows 2 i and 64 + 2 i on. f: the lane's word of f(0). */
 template <int LINES> static __device__ __forceinline__ void convolve_lines(float (*y)[4], const uint32_t *work, const uint32_t *f)
 {
@@ -300,16 +354,6 @@ static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const 
             to[16 * p + 8 * half] = word[0];
             to[16 * p + 8 * half + 4] = word[1];
         }
-    }
-}
-/* The last rows of a line have missed what the next line begins with. */
-template <int LINES> static __device__ __forceinline__ void spread_over_lines(Sums *a)
-{
-    const int line = my_number() % 32 / 4;
-#pragma unroll
-    for (int r = 0; r < ROLES; r++) {
-        const uint32_t next = __shfl_down_sync(0xffffffffu, a->after[r], 4);
-        mma_1688(a->dz[(r + 2) % ROLES][TILES - 1], a->back[r].near, (line + 1) % LINES ? next : 0);
     }
 }
 /* u and dc, which is reversed, to memory. */

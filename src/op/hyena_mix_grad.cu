@@ -177,7 +177,7 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
             __syncthreads();
             Turn t = my_turn<1>(shared, AT_W, a, now, c0, k);
             t.h = shared + AT_H + (k * EIGHT + my_number() / 32) * TABLE<BLOCK> + lane_word<BLOCK>();
-            take_turn(&of, sums + (my_number() / 32 * TURNS + k) * SUMS * EIGHT, t);
+            take_turn<1>(&of, sums + (my_number() / 32 * TURNS + k) * SUMS * EIGHT, t, NULL);
         }
         end_group<1>(shared, a, &of, now, c0);
     }
@@ -185,6 +185,10 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
 }
 
 /* ---- several lines: a warp makes its filter's tables of a line that lies in memory ---- */
+#ifndef V_REGISTERS
+#define V_REGISTERS true
+#endif
+static constexpr bool IN_REGISTERS = V_REGISTERS;
 template <int LINES> struct Long {
     static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * PLANE, BANDS = H + EIGHT * LONG_TABLE<LINES>,
                          SUMMED = BANDS + TURNS * ROLES * EIGHT * TABLE<BAND>, RAWS = SUMMED + EIGHT * TURNS * SUMS * EIGHT,
@@ -240,12 +244,14 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_m
             const int warp = my_number() / 32;
             Turn t = my_turn<LINES>(shared, At::BANDS, a, now, c0, k);
             t.h = a.filters + (((int64_t)now.m * TURNS + k) * a.gap + c0 + warp) * (LINES * BLOCK / 2);
-            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * PLANE,
-                                  shared + At::H + warp * LONG_TABLE<LINES>);
+            float *mine = sums + (warp * TURNS + k) * SUMS * EIGHT;
+            uint32_t *table = shared + At::H + warp * LONG_TABLE<LINES>;
+            if constexpr (LINES == 2 && IN_REGISTERS) take_turn<LINES>(&of, mine, t, table);
+            else take_long_turn<LINES>(&of, mine, t, shared + At::WORKS + warp * 2 * PLANE, table);
         }
         end_group<LINES>(shared, a, &of, now, c0);
     }
-    put_sums(a, sums, c0);
+    put_sums(a, sums, (int32_t)blockIdx.x * EIGHT);
 }
 
 /* ---- choosing ---- */
@@ -305,9 +311,9 @@ template <int LINES> static void launch(const Call *c, const MixGrad &a, const C
 }
 template <int N> static void launch_filter(const Call *c, const FilterGrad &a, const Cut &k)
 {
-    const size_t bytes = CHANNELS * Lines<N>::WORDS * sizeof(uint32_t);
+    const size_t bytes = CHANNELS<N> * Lines<N>::WORDS * sizeof(uint32_t);
     MDR_ALLOW_SHARED(filter_grad<N>, bytes);
-    MDR_LAUNCH((filter_grad<N>), mdr_grid(a.from.channels / CHANNELS, k.count, c->extent.n_member), FILTER_THREADS, bytes, c->stream, a);
+    MDR_LAUNCH((filter_grad<N>), mdr_grid(a.from.channels / CHANNELS<N>, k.count, c->extent.n_member), FILTER_THREADS<N>, bytes, c->stream, a);
 }
 /* dh of what the kernel before has handed on; part: room for partial sums. */
 static void put_filter(const Call *c, const Handed &from, int32_t rows, float *part)
