@@ -13,6 +13,9 @@
 #include "op/cuda_mma.h"
 #include "op/cuda_tile.h"
 
+#ifndef V_HINT
+#define V_HINT false
+#endif
 static constexpr int TURNS = 4, COLS_Z = 3, ROLES = 3;    /* k; columns of z, and of what the short convolution makes, a channel  */
 static constexpr int MOST_TAPS = 3, EIGHT = 8, PAD = 4, BLOCK = 128, TILES = BLOCK / 16;
 /* In words. Before a plane's line stand the rows before it, zeros before the first one. */
@@ -136,7 +139,7 @@ template <int THREADS, int LINES> static __device__ __forceinline__ void copy_co
             const bool there = x.s < w.end && x.t + k < w.rows;
             const int64_t at = w.m * p.a.member + (there ? x.s * p.a.seq + (x.t + k) * p.a.ld : 0);
             if (p.wide && p.a.size == 2) {
-                copy_16(to, (const bf16 *)p.a.data + at + col, there);
+                copy_16<V_HINT>(to, (const bf16 *)p.a.data + at + col, there);
             } else {
 #pragma unroll 1
                 for (int j = 0; j < 8; j++) put((bf16 *)to + j, there ? arg_get(p.a, at + col + j) : 0.0f);

@@ -10,6 +10,13 @@
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP };
 static constexpr int THREADS = 32 * EIGHT;
 
+#ifndef V_REGISTERS
+#define V_REGISTERS true
+#endif
+#ifndef V_WAVES
+#define V_WAVES 8
+#endif
+static constexpr bool IN_REGISTERS = V_REGISTERS;
 struct MixLong {
     Panel z, y;
     Arg w, b, h, skip;
@@ -31,12 +38,16 @@ template <int LINES> static __global__ void make_lines(MixLong a)
     const int32_t j = i / channels;
     if (a.n_seq[m] == 0 || j >= BLOCK * LINES / 2) return;
     const float *h = (const float *)a.h.data + m * a.h.member + 2 * j * a.h.ld + c;
-    a.lines[((int64_t)m * channels + c) * (LINES * BLOCK / 2) + j] = pack_bf16(2 * j < a.rows ? h[0] : 0.0f, 2 * j + 1 < a.rows ? h[a.h.ld] : 0.0f);
+    const float skip = LINES == 2 && IN_REGISTERS && j == 0 ? ((const float *)a.skip.data)[m * a.skip.member + c] : 0.0f;
+    a.lines[((int64_t)m * channels + c) * (LINES * BLOCK / 2) + j] = pack_bf16((2 * j < a.rows ? h[0] : 0.0f) + skip, 2 * j + 1 < a.rows ? h[a.h.ld] : 0.0f);
 }
 
-/* u to lines. */
-template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work, const Turn &t)
+/* u as operands, or to lines. */
+template <bool KEPT> static __device__ __forceinline__ void make_u(uint32_t (*u)[2], uint32_t *work, const Turn &t)
 {
+    const int lane = my_number() % 32;
+    uint32_t *to = work + work_line(lane / 4) + lane % 4;
+    if (lane < PAD) work[lane] = 0;
     Band f[ROLES];
     float bias[ROLES][4];
     uint32_t before[ROLES];
@@ -46,8 +57,6 @@ template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work
         make_bias(bias[r], t.band[r]);
         before[r] = t.z[r][my_place()];
     }
-    const int lane = my_number() % 32;
-    uint32_t *to = work + work_line(lane / 4) + lane % 4;
 #pragma unroll
     for (int p = 0; p < TILES / 2; p++) {
         uint32_t z[ROLES][4];
@@ -56,7 +65,6 @@ template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float s[ROLES][4];
-            uint32_t u[2];
 #pragma unroll
             for (int r = 1; r < ROLES; r++) {
                 convolve_short(s[r], bias[r], f[r], z[r] + 2 * half, before[r]);
@@ -64,12 +72,15 @@ template <int LINES> static __device__ __forceinline__ void put_u(uint32_t *work
             }
 #pragma unroll
             for (int x = 0; x < 4; x++) s[1][x] *= s[2][x];
-            turn(u, s[1]);
-            to[16 * p + 8 * half] = u[0];
-            to[16 * p + 8 * half + 4] = u[1];
+            uint32_t word[2];
+            turn(word, s[1]);
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                if (KEPT) u[2 * p + half][k] = word[k];
+                else to[16 * p + 8 * half + 4 * k] = word[k];
+            }
         }
     }
-    if (lane < PAD) work[lane] = 0;
 }
 /* c + skip u takes the place of u. f: the lane's word of f(0). */
 template <int LINES> static __device__ __forceinline__ void convolve_u(uint32_t *work, const uint32_t *f, float skip)
@@ -111,6 +122,34 @@ template <int LINES> static __device__ __forceinline__ void gate_lines(uint32_t 
             turn(word, v);
             to[16 * p + 8 * half] = word[0];
             to[16 * p + 8 * half + 4] = word[1];
+        }
+    }
+}
+/* y of half the tiles, of two lines a sequence, from operands (convolve_half) to lines. */
+template <int FIRST> static __device__ __forceinline__ void put_half(uint32_t *work, const uint32_t (*u)[2], const Turn &t, const uint32_t *filter)
+{
+    float c[HALF][4];
+    convolve_half<false, FIRST, 2>(c, u, filter);
+    const Band f = make_band(t.band[0], lane_word<BAND>());
+    float bias[4];
+    make_bias(bias, t.band[0]);
+    uint32_t before = t.z[0][my_place() + 8 * FIRST], *to = work + work_line(my_number() % 32 / 4) + my_number() % 4 + 8 * FIRST;
+#pragma unroll
+    for (int p = 0; p < HALF / 2; p++) {
+        uint32_t z[4];
+        read_rows<false>(z, t.z[0], FIRST / 2 + p);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int i = 2 * p + half;
+            float s[4];
+            uint32_t word[2];
+            convolve_short(s, bias, f, z + 2 * half, before);
+            before = z[2 * half + 1];
+#pragma unroll
+            for (int x = 0; x < 4; x++) s[x] *= c[i][x];
+            turn(word, s);
+            to[8 * i] = word[0];
+            to[8 * i + 4] = word[1];
         }
     }
 }
@@ -179,11 +218,21 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 2) void mix_lo
             Pieces<LINES> filter;
             read_filter<LINES>(&filter, a.lines + ((int64_t)m * TURNS * a.gap + c) * (LINES * BLOCK / 2));
             const float skip = ((const float *)a.skip.data)[m * a.skip.member + c];
-            put_u<LINES>(work, t);
-            put_tables<LINES>(table, filter);
-            __syncwarp();
-            convolve_u<LINES>(work, table + lane_word<BLOCK * LINES>() + EARLY - BEFORE, skip);
-            gate_lines<LINES>(work, t);
+            {
+                constexpr bool KEPT = LINES == 2 && IN_REGISTERS;
+                const uint32_t *f = table + lane_word<BLOCK * LINES>() + EARLY - BEFORE;
+                uint32_t u[TILES][2];
+                make_u<KEPT>(u, work, t);
+                put_tables<LINES>(table, filter);
+                __syncwarp();
+                if constexpr (KEPT) {
+                    put_half<0>(work, u, t, f);
+                    put_half<HALF>(work, u, t, f);
+                } else {
+                    convolve_u<LINES>(work, f, skip);
+                    gate_lines<LINES>(work, t);
+                }
+            }
             fill_turn<LINES>(shared, a, m, c0, (k + 1) % TURNS);
             __syncthreads();
             put_lines<LINES>(a.y, shared + Is::WORKS, now, k * a.gap + c0);
@@ -193,7 +242,7 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 2) void mix_lo
 }
 
 /* ---- choosing ---- */
-enum { MOST_ROWS = EIGHT * BLOCK, WAVES = 8 };
+enum { MOST_ROWS = EIGHT * BLOCK, WAVES = V_WAVES };
 static int32_t lines_of(int32_t rows) { return rows <= 2 * BLOCK ? 2 : rows <= 4 * BLOCK ? 4 : 8; }
 static bool applies(const Node *n)
 {

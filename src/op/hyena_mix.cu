@@ -15,6 +15,12 @@
  * Up to 128 rows three blocks share a processor, and one loads while another multiplies; at 1,024 rows shared memory holds one. */
 #include "op/cuda_mma.h"
 
+#ifndef V_HINT
+#define V_HINT false
+#endif
+#ifndef V_BLOCKS
+#define V_BLOCKS 2
+#endif
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP };
 enum { CHANNELS = 16, PAIRS = CHANNELS / 2, PHASE = 32, STEP = 64 };     /* rows from phase to phase; rows t' multiplied at a time     */
 enum { BEFORE = 16, GAP = 2, ZEROS = 4 };                 /* words of a table before place 0; channels' tables are 2 banks apart      */
@@ -37,7 +43,7 @@ static __device__ __forceinline__ int fresh(int x)
 
 /* ---- z through the short convolution ---- */
 /* Two neighbouring columns of a row: a word of bf16, or any numbers. */
-static __device__ __forceinline__ void fetch(const char *from, int64_t, uint32_t *x) { *x = *(const uint32_t *)from; }
+static __device__ __forceinline__ void fetch(const char *from, int64_t, uint32_t *x) { *x = V_HINT ? read_line_word(from) : *(const uint32_t *)from; }
 static __device__ __forceinline__ void fetch(const char *from, int64_t size, float2 *x)
 {
     const Arg a = {(void *)from, 0, 0, 0, size};
@@ -386,7 +392,7 @@ static __device__ __forceinline__ void multiply_channel(uint32_t *plane, const u
 
 /* Blocks: (group of channels, some sequences, member). N: rows of a pair of channels under way at a time. */
 template <int SEQS, int LINES, int GROUPS, int THREADS, int N, int TAPS, typename PAIR>
-static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : LINES > 0 || TAPS > 3 ? 2 : 3) void mix(Mix a)
+static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : LINES > 4 || TAPS > 3 ? 2 : LINES > 0 ? V_BLOCKS : 3) void mix(Mix a)
 {
     mdr_begin();
     MDR_SHARED(uint32_t, planes);
@@ -437,7 +443,7 @@ template <int SEQS, int LINES, int GROUPS, int THREADS> static void launch(const
     const int64_t channels = mdr_ceil_div(a.cols, CHANNELS), each = channels * c->extent.n_member, all = mdr_ceil_div(c->extent.n_seq, SEQS);
     const int64_t parts = mdr_ceil_div(16 * PROCESSORS, each), per = mdr_ceil_div(all, parts < all ? parts : all);
     const size_t bytes = bytes_of<SEQS, LINES>(a.rows);
-    constexpr int FEW = THREADS > 256 || LINES > 0 ? 8 : 4;            /* three blocks side by side need fewer rows each                            */
+    constexpr int FEW = THREADS > 256 || LINES > 4 || (LINES > 0 && V_BLOCKS == 2) ? 8 : 4;            /* three blocks side by side need fewer rows each                            */
     a.room = room_of<SEQS, LINES>(a.rows);
     a.per = (int32_t)per * SEQS;
     const dim3 grid = mdr_grid(channels, mdr_ceil_div(c->extent.n_seq, a.per), c->extent.n_member);
