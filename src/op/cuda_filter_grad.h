@@ -10,7 +10,9 @@
 #define MDR_CUDA_FILTER_GRAD_H
 #include "op/cuda_hyena_grad.h"
 
-static constexpr int CHANNELS = 16, FILTER_THREADS = 32 * CHANNELS;
+/* Channels of a block, by tiles a line. */
+template <int N> constexpr int CHANNELS = N == 1 ? 8 : 16;
+template <int N> constexpr int FILTER_THREADS = 32 * CHANNELS<N>;
 /* In words. Before a line of u stand the rows that b reaches, behind one of dc those that p does: zeros. */
 static constexpr int HEAD = 4, TAIL = 64;
 /* What a warp has in shared memory, of N tiles a line: EACH lines of u and dc twice, of u one row later once. */
@@ -33,7 +35,7 @@ template <int N> static __device__ __forceinline__ void copy_lines(uint32_t *min
 {
     typedef Lines<N> Is;
     if (s < end) {
-        const int64_t first = handed_line<N>(from, (int32_t)blockIdx.z, s, (int32_t)blockIdx.x * CHANNELS + my_number() / 32);
+        const int64_t first = handed_line<N>(from, (int32_t)blockIdx.z, s, (int32_t)blockIdx.x * CHANNELS<N> + my_number() / 32);
         const uint32_t *u = from.u + first, *dc = from.dc + first;
         const int32_t far = from.channels * (64 * N);
         uint32_t *to_u = mine + buffer * Is::U + HEAD, *to_dc = mine + Is::AT_DC + buffer * Is::DC;
@@ -90,11 +92,11 @@ template <int N> static __device__ __forceinline__ void put_filters(const Filter
         for (int x = 0; x < 2; x++)
             *(float2 *)(shared + warp * LINE_H + n * BLOCK + x * 64 + 2 * lane) = make_float2(sum[n][2 * x], sum[n][2 * x + 1]);
     __syncthreads();
-    const int c = (int)threadIdx.x % CHANNELS;
-    const int64_t to = arg_row(a.to, blockIdx.z, blockIdx.y, 0) + (int64_t)blockIdx.x * CHANNELS + c;
-    for (int j = (int)threadIdx.x / CHANNELS; j < a.rows; j += 32) arg_put(a.to, to + j * a.to.ld, shared[c * LINE_H + j]);
+    const int c = (int)threadIdx.x % CHANNELS<N>;
+    const int64_t to = arg_row(a.to, blockIdx.z, blockIdx.y, 0) + (int64_t)blockIdx.x * CHANNELS<N> + c;
+    for (int j = (int)threadIdx.x / CHANNELS<N>; j < a.rows; j += 32) arg_put(a.to, to + j * a.to.ld, shared[c * LINE_H + j]);
 }
-template <int N> static __global__ __launch_bounds__(FILTER_THREADS, 1) void filter_grad(FilterGrad a)
+template <int N> static __global__ __launch_bounds__(FILTER_THREADS<N>, 1) void filter_grad(FilterGrad a)
 {
     mdr_begin();
     typedef Lines<N> Is;

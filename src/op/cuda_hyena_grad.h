@@ -169,6 +169,27 @@ template <int THREADS, int LINES> static __device__ __forceinline__ void rearran
     }
 }
 
+static __device__ __forceinline__ void put_row(const Panel &p, int64_t at, int32_t col, const uint4 &row)
+{
+    if (p.wide && p.a.size == 2) {
+        *(uint4 *)((bf16 *)p.a.data + at + col) = row;
+    } else {
+        const float v[8] = {low_bf16(row.x), high_bf16(row.x), low_bf16(row.y), high_bf16(row.y),
+                            low_bf16(row.z), high_bf16(row.z), low_bf16(row.w), high_bf16(row.w)};
+        write_8(p, at, col, v);
+    }
+}
+/* Words of two rows of 8 columns, the first of them at `at`; left: rows that are there from it on. */
+static __device__ __forceinline__ void put_pair_of_rows(const Panel &p, int64_t at, int32_t col, const uint32_t v[8], int32_t left)
+{
+    if (left <= 0) return;
+    put_row(p, at, col, make_uint4(__byte_perm(v[0], v[1], 0x5410), __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[4], v[5], 0x5410),
+                                   __byte_perm(v[6], v[7], 0x5410)));
+    if (left == 1) return;
+    put_row(p, at + p.a.ld, col, make_uint4(__byte_perm(v[0], v[1], 0x7632), __byte_perm(v[2], v[3], 0x7632), __byte_perm(v[4], v[5], 0x7632),
+                                            __byte_perm(v[6], v[7], 0x7632)));
+}
+
 /* ---- the short convolution of one channel ---- */
 /* Tables of the taps of channels role C + k gap + c0 + i, in this order of k, role, i; k from `turn0` on. */
 struct Taps { Arg w, b; int32_t taps, gap; };

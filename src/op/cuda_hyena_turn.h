@@ -7,7 +7,8 @@
 static constexpr int HALF = TILES / 2;
 static constexpr int SUMS = ROLES * (MOST_TAPS + 1) + 1;  /* of a channel: dw and db of three, dskip                               */
 
-/* What a turn of a warp works with: planes of the three roles' columns and of dy, the lane's word of the filter, tables of the bands. */
+/* What a turn of a warp works with: planes of the three roles' columns and of dy, the filter (the lane's word of f(0); of many rows:
+ * its line in memory), tables of the bands. */
 struct Turn {
     const uint32_t *z[ROLES], *h, *band[ROLES];
     uint32_t *dy, *u, *dc;                                 /* u, dc: lines of the first sequence, for the filter's gradient, or NULL */
@@ -203,16 +204,33 @@ static __device__ __forceinline__ void take_turn(Sums *a, float *sums, const Tur
  * loads of u and 16 words of h serve for 36 products. Sums are words of a line as they come. T^T dc is the same with time reversed. */
 static constexpr int EARLY = 16;                           /* tables of long filters begin with word -16: zeros                     */
 template <int LINES> constexpr int LONG_TABLE = 2 * OTHER<BLOCK * LINES>;
-/* Lines in `work`: before the first one of a sequence stands one of zeros. */
-template <int LINES> constexpr int WORK = (EIGHT + EIGHT / LINES) * LINE;
-template <int LINES> static __device__ __forceinline__ int work_line(int line) { return (line + line / LINES + 1) * LINE + PAD; }
-template <int LINES> static __device__ __forceinline__ int reversed_line(int line) { return work_line<LINES>(line / LINES * LINES + LINES - 1 - line % LINES); }
 static __device__ __forceinline__ uint32_t swapped(uint32_t word) { return __byte_perm(word, 0, 0x1032); }
-template <int LINES> static __device__ __forceinline__ void clear_lines(uint32_t *work)
+/* The filter of a warp's channel, a line of words of two places in memory: a lane's pieces on their way, then its tables. */
+template <int LINES> struct Pieces { uint4 of[LINES / 2]; };
+template <int LINES> static __device__ __forceinline__ void read_filter(Pieces<LINES> *p, const uint32_t *line)
 {
-    for (int i = my_number() % 32; i < 2 * EIGHT / LINES * 16; i += 32)
-        *(uint4 *)(work + i / (EIGHT / LINES * 16) * WORK<LINES> + i / 16 % (EIGHT / LINES) * (LINES + 1) * LINE + PAD + i % 16 * 4) = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < LINES / 2; i++) p->of[i] = *(const uint4 *)(line + 128 * i + my_number() % 32 * 4);
 }
+template <int LINES> static __device__ __forceinline__ void put_tables(uint32_t *table, const Pieces<LINES> &p)
+{
+    const int lane = my_number() % 32;
+    uint32_t *to = table + EARLY + 4 * lane, last = 0;
+    table[lane / 16 * OTHER<BLOCK * LINES> + lane % 16] = 0;
+#pragma unroll
+    for (int i = 0; i < LINES / 2; i++) {
+        const uint4 v = p.of[i];
+        const uint32_t before = __shfl_up_sync(0xffffffffu, v.w, 1), x = lane > 0 ? before : last;
+        last = __shfl_sync(0xffffffffu, v.w, 31);
+        *(uint4 *)(to + 128 * i) = make_uint4(__byte_perm(x, v.x, 0x3254), __byte_perm(v.x, v.y, 0x3254), __byte_perm(v.y, v.z, 0x3254),
+                                              __byte_perm(v.z, v.w, 0x3254));
+        *(uint4 *)(to + 128 * i + OTHER<BLOCK * LINES>) = make_uint4(swapped(v.x), swapped(v.y), swapped(v.z), swapped(v.w));
+    }
+}
+
+/* Lines in `work` stand as in planes; what is before the first one of a sequence are the zeros that `work` begins with. */
+static __device__ __forceinline__ int work_line(int line) { return line * LINE + PAD; }
+template <int LINES> static __device__ __forceinline__ int reversed_line(int line) { return work_line(line / LINES * LINES + LINES - 1 - line % LINES); }
 /* y[line]: lane i has rows 2 i and 64 + 2 i on. f: the lane's word of f(0). */
 template <int LINES> static __device__ __forceinline__ void convolve_lines(float (*y)[4], const uint32_t *work, const uint32_t *f)
 {
@@ -221,14 +239,14 @@ template <int LINES> static __device__ __forceinline__ void convolve_lines(float
     for (int k = 0; k < BLOCK / 16; k++) {
         uint32_t x[EIGHT][4], h[LINES][2];
         const int at = row + 8 * k;
-        const uint32_t *from = work + PAD + BLOCK / 2 + at + (at < 0 ? 0 : LINE - BLOCK / 2);
+        const uint32_t *from = work + PAD + at + (at < 0 ? BLOCK / 2 - LINE : 0);
 #pragma unroll
         for (int d = 0; d < LINES; d++) {
             h[d][0] = f[64 * d + 60 - 8 * k];
             h[d][1] = f[64 * d + 56 - 8 * k];
         }
 #pragma unroll
-        for (int i = 0; i < EIGHT; i++) ldmatrix<4, false>(x[i], from + (i + i / LINES) * LINE);
+        for (int i = 0; i < EIGHT; i++) ldmatrix<4, false>(x[i], i % LINES || at >= 0 ? from + i * LINE : work);
 #pragma unroll
         for (int d = 0; d < LINES; d++)
 #pragma unroll
@@ -237,12 +255,12 @@ template <int LINES> static __device__ __forceinline__ void convolve_lines(float
     }
 }
 /* T x takes the place of x. REVERSED: x is, the result no more. */
-template <bool REVERSED, int LINES> static __device__ __forceinline__ void convolve_in_place(uint32_t *work, const uint32_t *f)
+template <bool REVERSED, int LINES> static __device__ __forceinline__ void convolve_in_place(uint32_t *work, const uint32_t *table)
 {
     float y[EIGHT][4];
     clear(y, EIGHT);
     __syncwarp();
-    convolve_lines<LINES>(y, work, f);
+    convolve_lines<LINES>(y, work, table + lane_word<BLOCK * LINES>() + EARLY - BEFORE);
     __syncwarp();
     const int lane = my_number() % 32;
 #pragma unroll
@@ -251,25 +269,25 @@ template <bool REVERSED, int LINES> static __device__ __forceinline__ void convo
         for (int k = 0; k < 2; k++) {
             const float v = y[i][2 * k], w = y[i][2 * k + 1];
             if (REVERSED) work[reversed_line<LINES>(i) + 63 - 32 * k - lane] = pack_bf16(w, v);
-            else work[work_line<LINES>(i) + 32 * k + lane] = pack_bf16(v, w);
+            else work[work_line(i) + 32 * k + lane] = pack_bf16(v, w);
         }
     __syncwarp();
 }
 /* As read_rows<true>. */
-template <int LINES> static __device__ __forceinline__ void read_lines(uint32_t word[4], const uint32_t *work, int p)
+static __device__ __forceinline__ void read_lines(uint32_t word[4], const uint32_t *work, int p)
 {
     const int lane = my_number() % 32;
-    ldmatrix<4, true>(word, work + work_line<LINES>(lane % 8) + lane / 8 * 4 + 16 * p);
+    ldmatrix<4, true>(word, work + work_line(lane % 8) + lane / 8 * 4 + 16 * p);
 }
 /* dx1 takes dy's place, given c + skip u as lines. */
-template <int LINES> static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const Turn &t)
+static __device__ __forceinline__ void gate_grad_lines(const uint32_t *c, const Turn &t)
 {
     uint32_t *to = t.dy + my_place() + PAD;
 #pragma unroll
     for (int p = 0; p < TILES / 2; p++) {
         uint32_t dy[4], by[4];
         read_rows<true>(dy, t.dy, p);
-        read_lines<LINES>(by, c, p);
+        read_lines(by, c, p);
         __syncwarp();                                      /* all have read                                                          */
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -303,12 +321,12 @@ template <int LINES> static __device__ __forceinline__ void hand_on_lines(const 
     for (int j = 0; j < EIGHT / 2; j++) {
         const int line = 2 * j + lane / 16, word = lane % 16 * 4, s = line / LINES, to = s * t.far + line % LINES * (BLOCK / 2) + word;
         if (s >= t.left) continue;
-        const uint4 v = *(const uint4 *)(work + WORK<LINES> + reversed_line<LINES>(line) + 60 - word);
-        *(uint4 *)(t.u + to) = *(const uint4 *)(work + work_line<LINES>(line) + word);
+        const uint4 v = *(const uint4 *)(work + PLANE + reversed_line<LINES>(line) + 60 - word);
+        *(uint4 *)(t.u + to) = *(const uint4 *)(work + work_line(line) + word);
         *(uint4 *)(t.dc + to) = make_uint4(swapped(v.w), swapped(v.z), swapped(v.y), swapped(v.x));
     }
 }
-template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums *a, float *sums, const Turn &t, uint32_t *work)
+template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums *a, float *sums, const Turn &t, uint32_t *work, uint32_t *table)
 {
     {
         float dskip[1][4];
@@ -316,9 +334,10 @@ template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums 
         clear(dskip, 1);
         gate(u, dc, dskip[0], t);
         add_diagonal(sums + (SUMS - 1) * EIGHT, dskip[0][0], dskip[0][1]);
-        clear_lines<LINES>(work);
+        Pieces<LINES> filter;
+        read_filter<LINES>(&filter, t.h);
         const int lane = my_number() % 32;
-        uint32_t *to = work + work_line<LINES>(lane / 4) + lane % 4, *back = work + WORK<LINES> + reversed_line<LINES>(lane / 4) + 63 - lane % 4;
+        uint32_t *to = work + work_line(lane / 4) + lane % 4, *back = work + PLANE + reversed_line<LINES>(lane / 4) + 63 - lane % 4;
 #pragma unroll
         for (int i = 0; i < TILES; i++)
 #pragma unroll
@@ -326,17 +345,18 @@ template <int LINES> static __device__ __forceinline__ void take_long_turn(Sums 
                 to[8 * i + 4 * k] = u[i][k];
                 back[-8 * i - 4 * k] = swapped(dc[i][k]);
             }
+        __syncwarp();
+        if (t.u) hand_on_lines<LINES>(t, work);
+        put_tables<LINES>(table, filter);
     }
-    __syncwarp();
-    if (t.u) hand_on_lines<LINES>(t, work);
-    convolve_in_place<false, LINES>(work, t.h);
-    gate_grad_lines<LINES>(work, t);
-    convolve_in_place<true, LINES>(work + WORK<LINES>, t.h);
+    convolve_in_place<false, LINES>(work, table);
+    gate_grad_lines(work, t);
+    convolve_in_place<true, LINES>(work + PLANE, table);
     begin_sums(a, t);
 #pragma unroll
     for (int p = TILES / 2 - 1; p >= 0; p--) {
         uint32_t word[4];
-        read_lines<LINES>(word, work + WORK<LINES>, p);
+        read_lines(word, work + PLANE, p);
 #pragma unroll
         for (int half = 1; half >= 0; half--) {
             float du[4];

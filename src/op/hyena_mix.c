@@ -78,7 +78,9 @@ static const OpCase cases[] = {
     CASE("few rows", 7, 24, 32, 3, 1), CASE("one row, half the channels", 1, 8, 8, 3, 1), CASE("odd rows", 127, 24, 24, 3, 1),
     CASE("a group of rows, no bias, two taps", 128, 48, 64, 2, 0), CASE("many taps", 19, 24, 16, 8, 1), CASE("two groups", 129, 48, 16, 3, 1),
     CASE("two registers' worth", 521, 24, 16, 3, 1), CASE("fewer sequences at a time", 1201, 24, 8, 3, 1),
-    CASE("rows in halves", 700, 24, 8, 3, 1), CASE("four channels a column", 101, 48, 64, 3, 1), {0}};
+    CASE("rows in halves", 700, 24, 8, 3, 1), CASE("four channels a column", 101, 48, 64, 3, 1),
+    CASE("four channels a column, two lines", 201, 24, 32, 3, 1), CASE("four lines, no bias, two taps", 398, 24, 32, 2, 0),
+    CASE("eight lines", 777, 24, 32, 3, 1), {0}};
 static const OpDef def = {.name = "hyena_mix", .equation = "y = (conv_long(v x2, h) + skip v x2) x1, x1|x2|v = conv_short(z, w, b)", .min_in = N_IN,
     .max_in = N_IN, .n_out = 1, .optional = 1u << IN_B, .shape = shape, .compose = compose, .match = match, .cost = cost, .cases = cases};
 

@@ -6,13 +6,14 @@
  * Rows come and go by pairs of channels: thread i has pair i % 8, so 8 threads share a row's 32 bytes, and a run of rows of one sequence,
  * along which the taps' rows stay in registers.
  * Plane of a channel: [sequence][row], bf16, with zeros up to whole groups of rows.
- * Products, of one channel by one warp: Y^T = U^T T, T[t', t] = h[t - t']. The 16 lines of an operand U^T are SEQS sequences by
+ * Products, of one channel by one warp, of 129 to 1,024 rows: see "where a sequence has LINES lines". Else: Y^T = U^T T, T[t', t] = h[t - t']. The 16 lines of an operand U^T are SEQS sequences by
  * 16 / SEQS phases: line p SEQS + s is sequence s from row e + 32 p on. It meets the sums of rows GROUP r + 32 p + 8 j at a distance that
  * does not depend on p: so 16 lines share a piece of T though there are few sequences. Where e + 32 p < 0, zeros stand for u.
  * A piece of T, of 8 t' by 8 t, depends on the distance d of its corners alone: f(d) = the words (h[d+g-2q], h[d+g-2q-1]) of lanes (g, q);
  * a step of 16 t' by 8 t takes f(d) and f(d - 8). They come from two tables a channel, words that begin at an even and at an odd place.
  * Sums of GROUPS groups of rows stay in registers; the last rows come first, so their results may take the place of u.
- * Up to 128 rows three blocks share a processor, and one loads while another multiplies; at 1,024 rows shared memory holds one. */
+ * Two or three blocks share a processor, and one loads while another multiplies; of more than 1,024 rows shared memory holds one. Rows are
+ * asked for 128 bytes of each at a time, which blocks side by side want: 6 % of the time at 1,024 rows. */
 #include "op/cuda_mma.h"
 
 enum { IN_Z, IN_W, IN_B, IN_H, IN_SKIP };
@@ -37,7 +38,7 @@ static __device__ __forceinline__ int fresh(int x)
 
 /* ---- z through the short convolution ---- */
 /* Two neighbouring columns of a row: a word of bf16, or any numbers. */
-static __device__ __forceinline__ void fetch(const char *from, int64_t, uint32_t *x) { *x = *(const uint32_t *)from; }
+static __device__ __forceinline__ void fetch(const char *from, int64_t, uint32_t *x) { *x = read_line_word(from); }
 static __device__ __forceinline__ void fetch(const char *from, int64_t size, float2 *x)
 {
     const Arg a = {(void *)from, 0, 0, 0, size};
@@ -318,9 +319,75 @@ static __device__ __forceinline__ void convolve(float (*sum)[4], const uint32_t 
     }
 }
 
+/* ---- products where a sequence has LINES lines of 128 rows ----
+ * y = T u of a sequence, a product [16 p] x [8 b] contracted over time for each line: with rows 8 p + b of a line,
+ *   y[8 p + b] = sum over s of u[8 p + s] h[b - s].
+ * Rows of u's operand are 8 rows apart in time, so ldmatrix reads them from the plane as it stands; h's are words of its tables. A window of
+ * 128 s, which ends 8 rows after a line's beginning, meets all lines from there on: at 1,024 rows 8 loads of u and 16 words of h serve for 36
+ * products. Sums are words of the plane as they come. */
+/* y[line]: lane i has rows 2 i and 64 + 2 i on. f: the lane's word of f(0). */
+template <int LINES> static __device__ __forceinline__ void sweep(float (*y)[4], const uint32_t *plane, const uint32_t *f, const uint32_t *zeros)
+{
+    const int lane = fresh((int)threadIdx.x) % 32, row = lane % 8 * 4 + lane / 8 % 2 * 32 + lane / 16 * 4 - 60;
+#pragma unroll 1
+    for (int k = 0; k < 8; k++) {
+        uint32_t x[LINES][4], h[LINES][2];
+        const int at = row + 8 * k;
+#pragma unroll
+        for (int d = 0; d < LINES; d++) {
+            h[d][0] = f[64 * d + 60 - 8 * k];
+            h[d][1] = f[64 * d + 56 - 8 * k];
+        }
+#pragma unroll
+        for (int i = 0; i < LINES; i++) ldmatrix<4, false>(x[i], i > 0 || at >= 0 ? plane + at + 64 * i : zeros);
+#pragma unroll
+        for (int d = 0; d < LINES; d++)
+#pragma unroll
+            for (int i = 0; i + d < LINES; i++) mma_16816(y[i + d], x[i], h[d]);
+    }
+}
+/* In the plane c + skip u takes the place of u. */
+template <int LINES>
+static __device__ __forceinline__ void sweep_in_place(uint32_t *plane, const uint32_t *table, const uint32_t *zeros, int32_t room, float skip)
+{
+    float y[LINES][4];
+    const int lane = fresh((int)threadIdx.x) % 32, g = lane / 4, q = lane % 4;
+#pragma unroll
+    for (int i = 0; i < LINES; i++) y[i][0] = y[i][1] = y[i][2] = y[i][3] = 0.0f;
+    sweep<LINES>(y, plane, table + (g % 2 ? room / 2 + BEFORE : 0) + g / 2 - q + BEFORE, zeros);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 2 * LINES; i++) {
+        uint32_t *x = plane + 32 * i + fresh(lane);
+        *x = pack_bf16(fmaf(skip, low_bf16(*x), y[i / 2][i % 2 * 2]), fmaf(skip, high_bf16(*x), y[i / 2][i % 2 * 2 + 1]));
+    }
+    __syncwarp();
+}
+
+/* All products of a channel by one warp, of `left` sequences where they are swept. */
+template <int SEQS, int LINES, int GROUPS>
+static __device__ __forceinline__ void multiply_channel(uint32_t *plane, const uint32_t *table, const uint32_t *zeros, int32_t room, float skip, int32_t left)
+{
+    if constexpr (LINES > 0) {
+#pragma unroll 1
+        for (int s = 0; s < SEQS && s < left; s++) sweep_in_place<LINES>(plane + s * line_words(room), table, zeros, room, skip);
+    } else {
+#pragma unroll 1
+        for (int32_t r = room / GROUP<SEQS> - GROUPS; r > -GROUPS; r -= GROUPS) {
+            float sum[4 * GROUPS][4];
+            convolve<SEQS, GROUPS>(sum, plane, table, zeros, r, room);
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < GROUPS; i++)
+                if (r + i >= 0) put_group<SEQS>(sum + 4 * i, plane, r + i, room, skip);
+            __syncwarp();
+        }
+    }
+}
+
 /* Blocks: (group of channels, some sequences, member). N: rows of a pair of channels under way at a time. */
-template <int SEQS, int GROUPS, int THREADS, int N, int TAPS, typename PAIR>
-static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : TAPS > 3 ? 2 : 3) void mix(Mix a)
+template <int SEQS, int LINES, int GROUPS, int THREADS, int N, int TAPS, typename PAIR>
+static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : LINES > 2 || TAPS > 3 ? 2 : 3) void mix(Mix a)
 {
     mdr_begin();
     MDR_SHARED(uint32_t, planes);
@@ -339,18 +406,8 @@ static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : TAPS > 3 ? 2 : 
         __syncthreads();
 #pragma unroll 1
         for (int c = (int)threadIdx.x / 32; c < CHANNELS && c0 + c < a.cols; c += THREADS / 32) {
-            uint32_t *plane = planes + plane_at<SEQS>(c, a.room);
-#pragma unroll 1
-            for (int32_t r = a.room / GROUP<SEQS> - GROUPS; r > -GROUPS; r -= GROUPS) {
-                float sum[4 * GROUPS][4];
-                convolve<SEQS, GROUPS>(sum, plane, table + c * table_words(a.room), zeros, r, a.room);
-                const float skip = arg_get(a.skip, m * a.skip.member + c0 + c);
-                __syncwarp();
-#pragma unroll
-                for (int i = 0; i < GROUPS; i++)
-                    if (r + i >= 0) put_group<SEQS>(sum + 4 * i, plane, r + i, a.room, skip);
-                __syncwarp();
-            }
+            multiply_channel<SEQS, LINES, GROUPS>(planes + plane_at<SEQS>(c, a.room), table + c * table_words(a.room), zeros, a.room,
+                                                  arg_get(a.skip, m * a.skip.member + c0 + c), end - s);
         }
         __syncthreads();
         put_y<SEQS, THREADS, N, TAPS, PAIR>(planes, *w, a, s, end);
@@ -359,28 +416,32 @@ static __global__ __launch_bounds__(THREADS, THREADS > 256 ? 1 : TAPS > 3 ? 2 : 
 
 /* ---- choosing ---- */
 enum { MOST_SHARED = 227 * 1024, PROCESSORS = 132 };
-template <int SEQS> static int32_t room_of(int32_t rows) { return (int32_t)mdr_ceil_div(rows, GROUP<SEQS>) * GROUP<SEQS>; }
-template <int SEQS> static size_t bytes_of(int32_t rows)
+enum { BLOCK = 128 };                                     /* rows of a line                                                            */
+template <int SEQS, int LINES> static int32_t room_of(int32_t rows)
 {
-    const int32_t room = room_of<SEQS>(rows);
+    return LINES > 0 ? LINES * BLOCK : (int32_t)mdr_ceil_div(rows, GROUP<SEQS>) * GROUP<SEQS>;
+}
+template <int SEQS, int LINES> static size_t bytes_of(int32_t rows)
+{
+    const int32_t room = room_of<SEQS, LINES>(rows);
     return sizeof(uint32_t) * (size_t)(plane_at<SEQS>(CHANNELS, room) + CHANNELS * table_words(room) + ZEROS) + sizeof(Weights<8>);
 }
 static bool by_pairs(const Arg &a) { return a.size == 2 && (uintptr_t)a.data % 4 == 0 && a.member % 2 == 0 && a.seq % 2 == 0 && a.ld % 2 == 0; }
 
 /* Blocks with several groups of sequences make their tables once; some waves of blocks, for the last one is not full. No bit depends on it. */
-template <int SEQS, int GROUPS, int THREADS> static void launch(const Call *c, Mix a)
+template <int SEQS, int LINES, int GROUPS, int THREADS> static void launch(const Call *c, Mix a)
 {
     const int64_t channels = mdr_ceil_div(a.cols, CHANNELS), each = channels * c->extent.n_member, all = mdr_ceil_div(c->extent.n_seq, SEQS);
     const int64_t parts = mdr_ceil_div(16 * PROCESSORS, each), per = mdr_ceil_div(all, parts < all ? parts : all);
-    const size_t bytes = bytes_of<SEQS>(a.rows);
-    constexpr int FEW = THREADS > 256 ? 8 : 4;            /* three blocks side by side need fewer rows each                            */
-    a.room = room_of<SEQS>(a.rows);
+    const size_t bytes = bytes_of<SEQS, LINES>(a.rows);
+    constexpr int FEW = THREADS > 256 || LINES > 2 ? 8 : 4; /* three blocks side by side need fewer rows each                            */
+    a.room = room_of<SEQS, LINES>(a.rows);
     a.per = (int32_t)per * SEQS;
     const dim3 grid = mdr_grid(channels, mdr_ceil_div(c->extent.n_seq, a.per), c->extent.n_member);
 #define MIX(...)                                                                                                                               \
     do {                                                                                                                                       \
-        MDR_ALLOW_SHARED((mix<SEQS, GROUPS, THREADS, __VA_ARGS__>), bytes);                                                                    \
-        MDR_LAUNCH((mix<SEQS, GROUPS, THREADS, __VA_ARGS__>), grid, THREADS, bytes, c->stream, a);                                             \
+        MDR_ALLOW_SHARED((mix<SEQS, LINES, GROUPS, THREADS, __VA_ARGS__>), bytes);                                                             \
+        MDR_LAUNCH((mix<SEQS, LINES, GROUPS, THREADS, __VA_ARGS__>), grid, THREADS, bytes, c->stream, a);                                      \
     } while (0)
     if (!by_pairs(a.z) || !by_pairs(a.y)) MIX(2, 8, float2);
     else if (a.taps > 3) MIX(4, 8, uint32_t);
@@ -392,16 +453,20 @@ static void hyena_mix(const Call *c, int64_t, int64_t)
     const Shape z = c->node->in_type[IN_Z].shape, h = c->node->in_type[IN_H].shape;
     const Mix a = {c->in[IN_Z], c->in[IN_W], c->in[IN_B], c->in[IN_H], c->in[IN_SKIP], c->out[0], c->n_seq, h.d[0], h.d[1], z.d[1],
                    c->node->in_type[IN_W].shape.d[0], 0, 0};
-    if (h.d[0] <= 2 * GROUP<8>) launch<8, 2, 256>(c, a);
-    else if (bytes_of<4>(h.d[0]) <= MOST_SHARED) launch<4, 4, 512>(c, a);
-    else launch<2, 4, 512>(c, a);
+    const int32_t lines = (int32_t)mdr_ceil_div(h.d[0], BLOCK);
+    if (lines == 1) launch<8, 0, 2, 256>(c, a);
+    else if (lines <= 2) launch<4, 2, 1, 256>(c, a);
+    else if (lines <= 4) launch<2, 4, 1, 256>(c, a);
+    else if (lines <= 8) launch<1, 8, 1, 256>(c, a);
+    else if (bytes_of<4, 0>(h.d[0]) <= MOST_SHARED) launch<4, 0, 4, 512>(c, a);
+    else launch<2, 0, 4, 512>(c, a);
 }
 static bool applies(const Node *n)
 {
     const Shape z = n->in_type[IN_Z].shape, h = n->in_type[IN_H].shape;
     for (int i = IN_W; i <= IN_SKIP; i++)
         if (n->in_type[i].axes & MDR_AXIS_SEQ) return false;
-    return z.d[1] % 8 == 0 && h.d[1] % 8 == 0 && bytes_of<2>(h.d[0]) <= MOST_SHARED;
+    return z.d[1] % 8 == 0 && h.d[1] % 8 == 0 && bytes_of<2, 0>(h.d[0]) <= MOST_SHARED;
 }
 
 extern "C" const CudaRow mdr_cuda_rows_hyena_mix[] = {{"hyena_mix", {hyena_mix, NULL, NULL, {}}, applies, 0, 0}, {}};

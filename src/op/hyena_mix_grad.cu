@@ -22,7 +22,7 @@ struct MixGrad {
     Panel z, dy, dz;
     Arg w, b, h, skip;
     float *dw, *db, *dskip;                                /* partial sums: [member][chunk][..]                                     */
-    uint32_t *tables;                                      /* of long filters: [member][channel][LONG_TABLE]                         */
+    uint32_t *filters;                                     /* long ones: [member][channel][word of two places]                      */
     const int32_t *n_seq;
     int32_t rows, gap, taps, chunk, group;                 /* sequences of a chunk, of a group                                      */
     Handed to;                                             /* what dh is made of                                                     */
@@ -79,16 +79,6 @@ static __device__ __forceinline__ void put_planes(uint32_t *z, const float (*dz)
             to[4] = word[1];
         }
 }
-static __device__ __forceinline__ void put_row(const Panel &p, int64_t at, int32_t col, const uint4 &row)
-{
-    if (p.wide && p.a.size == 2) {
-        *(uint4 *)((bf16 *)p.a.data + at + col) = row;
-    } else {
-        const float v[8] = {low_bf16(row.x), high_bf16(row.x), low_bf16(row.y), high_bf16(row.y),
-                            low_bf16(row.z), high_bf16(row.z), low_bf16(row.w), high_bf16(row.w)};
-        write_8(p, at, col, v);
-    }
-}
 template <int LINES> static __device__ __forceinline__ void put_columns(const Panel &p, const uint32_t *planes, const Group &w, int32_t col)
 {
     const int thread = my_number();
@@ -100,13 +90,7 @@ template <int LINES> static __device__ __forceinline__ void put_columns(const Pa
         uint32_t v[8];
 #pragma unroll
         for (int j = 0; j < 8; j++) v[j] = from[j * PLANE];
-        if (x.s >= w.end || x.t >= w.rows) continue;
-        const int64_t at = arg_row(p.a, w.m, x.s, x.t);
-        put_row(p, at, col, make_uint4(__byte_perm(v[0], v[1], 0x5410), __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[4], v[5], 0x5410),
-                                       __byte_perm(v[6], v[7], 0x5410)));
-        if (x.t + 1 >= w.rows) continue;
-        put_row(p, at + p.a.ld, col, make_uint4(__byte_perm(v[0], v[1], 0x7632), __byte_perm(v[2], v[3], 0x7632), __byte_perm(v[4], v[5], 0x7632),
-                                                __byte_perm(v[6], v[7], 0x7632)));
+        if (x.s < w.end) put_pair_of_rows(p, arg_row(p.a, w.m, x.s, x.t), col, v, w.rows - x.t);
     }
 }
 /* The chunk's sums over its sequences, in order, to where the second stage wants them. */
@@ -200,49 +184,35 @@ static __global__ __launch_bounds__(THREADS, 1) void mix_grad(MixGrad a)
     put_sums(a, sums, c0);
 }
 
-/* ---- several lines: filters come as tables made before, one turn's at a time; z comes when a group begins ---- */
+/* ---- several lines: a warp makes its filter's tables of a line that lies in memory ---- */
 template <int LINES> struct Long {
-    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * WORK<LINES>, TABLES = EIGHT * LONG_TABLE<LINES>, BANDS = H + 2 * TABLES,
-                         SUMMED = BANDS + TURNS * ROLES * EIGHT * TABLE<BAND>, RAWS = SUMMED + EIGHT * TURNS * SUMS * EIGHT, SHARED_WORDS = RAWS + RAW * 4;
+    static constexpr int WORKS = AT_DY + EIGHT * PLANE, H = WORKS + EIGHT * 2 * PLANE, BANDS = H + EIGHT * LONG_TABLE<LINES>,
+                         SUMMED = BANDS + TURNS * ROLES * EIGHT * TABLE<BAND>, RAWS = SUMMED + EIGHT * TURNS * SUMS * EIGHT,
+                         SHARED_WORDS = RAWS + (COLS_Z + 1) * RAW * 4;
 };
-/* Words of all channels' tables: skip is part of the filter. */
-template <int LINES> static __global__ void make_tables(MixGrad a)
+/* Words of all channels' filters: skip is part of them. */
+template <int LINES> static __global__ void make_lines(MixGrad a)
 {
     mdr_begin();
     const int32_t m = (int32_t)blockIdx.z, channels = TURNS * a.gap, i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), c = i % channels;
-    const int32_t j = i / channels - EARLY;
+    const int32_t j = i / channels;
     if (a.n_seq[m] == 0 || j >= BLOCK * LINES / 2) return;
-    float v[3];
-#pragma unroll
-    for (int x = 0; x < 3; x++) v[x] = filter_at(a, m, c, 2 * j - 1 + x);
-    put_words<BLOCK * LINES>(a.tables + ((int64_t)m * channels + c) * LONG_TABLE<LINES> + EARLY - BEFORE, j, v[0], v[1], v[2]);
+    a.filters[((int64_t)m * channels + c) * (BLOCK * LINES / 2) + j] = pack_bf16(filter_at(a, m, c, 2 * j), filter_at(a, m, c, 2 * j + 1));
 }
-template <int LINES> static __device__ __forceinline__ void copy_long_turn(uint32_t *shared, const MixGrad &a, const Group &w, int32_t c0, int k)
+/* Copies what a turn of the same or the next group reads first. */
+template <int LINES> static __device__ __forceinline__ void copy_long_turn(uint4 *raw, const MixGrad &a, const Group &w, int32_t c0, int k)
 {
-    typedef Long<LINES> At;
     if (w.s < w.end) {
-        const uint32_t *from = a.tables + ((int64_t)w.m * TURNS * a.gap + k * a.gap + c0) * LONG_TABLE<LINES>;
-        copy_columns<THREADS, LINES>((uint4 *)(shared + At::RAWS), a.dy, w, k * a.gap + c0);
-        for (int i = my_number(); i < At::TABLES / 4; i += THREADS) copy_16(shared + At::H + k % 2 * At::TABLES + 4 * i, from + 4 * i, true);
+        for (int r = 0; r < COLS_Z && k == 0; r++) copy_columns<THREADS, LINES>(raw + (1 + r) * RAW, a.z, w, r * a.gap + c0);
+        copy_columns<THREADS, LINES>(raw, a.dy, w, k * a.gap + c0);
     }
     copy_commit();
 }
-/* z, and the first turn's dy, which has been copied. */
-template <int LINES> static __device__ __forceinline__ void read_group(uint32_t *shared, const MixGrad &a, const Group &w, int32_t c0)
+template <int LINES> static __device__ __forceinline__ void rearrange_long_turn(uint32_t *shared, const uint4 *raw, int k)
 {
-    typedef Long<LINES> At;
-    uint4 *raw = (uint4 *)(shared + At::RAWS), *work = (uint4 *)(shared + At::WORKS);
-    for (int r = 0; r < 2; r++) copy_columns<THREADS, LINES>(work + r * RAW, a.z, w, r * a.gap + c0);
-    copy_commit();
-    copy_wait<1>();
-    rearrange<THREADS, LINES>(shared + AT_DY, raw);
-    copy_columns<THREADS, LINES>(raw, a.z, w, 2 * a.gap + c0);
-    copy_commit();
-    copy_wait<1>();
-    for (int r = 0; r < 2; r++) rearrange<THREADS, LINES>(shared + AT_Z + r * EIGHT * PLANE, work + r * RAW);
     copy_wait<0>();
-    rearrange<THREADS, LINES>(shared + AT_Z + 2 * EIGHT * PLANE, raw);
-    __syncthreads();
+    for (int r = 0; r < COLS_Z && k == 0; r++) rearrange<THREADS, LINES>(shared + AT_Z + r * EIGHT * PLANE, raw + (1 + r) * RAW);
+    rearrange<THREADS, LINES>(shared + AT_DY, raw);
 }
 template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_mix_grad(MixGrad a)
 {
@@ -252,31 +222,31 @@ template <int LINES> static __global__ __launch_bounds__(THREADS, 1) void long_m
     Group now;
     int32_t c0;
     if (!find_chunk(a, &now, &c0)) return;
+    uint4 *raw = (uint4 *)(shared + At::RAWS);
     float *sums = (float *)(shared + At::SUMMED);
-    copy_long_turn<LINES>(shared, a, now, c0, 0);
+    copy_long_turn<LINES>(raw, a, now, c0, 0);
     begin_chunk(shared, At::SUMMED, At::BANDS, a, now.m, c0);
-    __syncthreads();                                       /* not every line has zeros before it                                     */
+    if (threadIdx.x < 2 * EIGHT * PAD) shared[At::WORKS + threadIdx.x / PAD * PLANE + threadIdx.x % PAD] = 0;
     for (; now.s < now.end; now.s += a.group) {
         Sums of;
         begin_group(&of);
-        read_group<LINES>(shared, a, now, c0);
 #pragma unroll 1
         for (int k = 0; k < TURNS; k++) {
             const Group next = {now.m, now.s + (k + 1 < TURNS ? 0 : a.group), now.end, now.rows};
-            copy_long_turn<LINES>(shared, a, next, c0, (k + 1) % TURNS);
+            __syncthreads();                               /* not every line has zeros before it; the turn before has ended          */
+            rearrange_long_turn<LINES>(shared, raw, k);
+            copy_long_turn<LINES>(raw, a, next, c0, (k + 1) % TURNS);
+            __syncthreads();
             const int warp = my_number() / 32;
             Turn t = my_turn<LINES>(shared, At::BANDS, a, now, c0, k);
-            t.h = shared + At::H + (k % 2 * EIGHT + warp) * LONG_TABLE<LINES> + lane_word<BLOCK * LINES>() + EARLY - BEFORE;
-            take_long_turn<LINES>(&of, sums + (warp * TURNS + k) * SUMS * EIGHT, t, shared + At::WORKS + warp * 2 * WORK<LINES>);
-            __syncthreads();
-            if (k + 1 == TURNS) break;
-            copy_wait<0>();
-            rearrange<THREADS, LINES>(shared + AT_DY, (uint4 *)(shared + At::RAWS));
-            __syncthreads();
+            t.h = a.filters + (((int64_t)now.m * TURNS + k) * a.gap + c0 + warp) * (LINES * BLOCK / 2);
+            float *mine = sums + (warp * TURNS + k) * SUMS * EIGHT;
+            uint32_t *table = shared + At::H + warp * LONG_TABLE<LINES>;
+            take_long_turn<LINES>(&of, mine, t, shared + At::WORKS + warp * 2 * PLANE, table);
         }
         end_group<LINES>(shared, a, &of, now, c0);
     }
-    put_sums(a, sums, c0);
+    put_sums(a, sums, (int32_t)blockIdx.x * EIGHT);
 }
 
 /* ---- choosing ---- */
@@ -305,19 +275,19 @@ static int64_t partial_words(const Node *n, Extent e)
 /* The filter's gradient comes in chunks of its own; one sequence a chunk goes to dh at once. */
 enum { FILTER_CHUNKS = 4 };
 static Cut cut_filter(int32_t n_seq, bool together) { return cut_groups(n_seq, together, FILTER_CHUNKS); }
-/* Scratch: partial sums of dw, db and dskip, long filters' tables, partial sums of dh, u, dc; words that each takes. */
-struct Room { int64_t sums, tables, dh, line; };
+/* Scratch: partial sums of dw, db and dskip, long filters, partial sums of dh, u, dc; words that each takes. */
+struct Room { int64_t sums, filters, dh, line; };
 static Room room(const Node *n, Extent e)
 {
     const Shape dy = n->in_type[IN_DY].shape;
-    const int64_t lines = lines_of(dy.d[0]), table = lines > 1 ? lines * BLOCK + 2 * EARLY : 0, channels = (int64_t)dy.d[1] * e.n_member;
-    return Room{mdr_ceil_div(partial_words(n, e), 4) * 4, table * channels, mdr_ceil_div(channels * dy.d[0] * cut_filter(e.n_seq, true).count, 4) * 4,
+    const int64_t lines = lines_of(dy.d[0]), line = lines > 1 ? lines * BLOCK / 2 : 0, channels = (int64_t)dy.d[1] * e.n_member;
+    return Room{mdr_ceil_div(partial_words(n, e), 4) * 4, line * channels, mdr_ceil_div(channels * dy.d[0] * cut_filter(e.n_seq, true).count, 4) * 4,
                 channels * e.n_seq * lines * (BLOCK / 2)};
 }
 static size_t scratch(const Node *n, Extent e)
 {
     const Room r = room(n, e);
-    return sizeof(uint32_t) * (size_t)(r.sums + r.tables + r.dh + 2 * r.line);
+    return sizeof(uint32_t) * (size_t)(r.sums + r.filters + r.dh + 2 * r.line);
 }
 
 template <int LINES> static void launch(const Call *c, const MixGrad &a, const Cut &k)
@@ -328,17 +298,17 @@ template <int LINES> static void launch(const Call *c, const MixGrad &a, const C
         MDR_LAUNCH(mix_grad, grid, THREADS, SHARED * sizeof(uint32_t), c->stream, a);
     } else {
         const size_t bytes = Long<LINES>::SHARED_WORDS * sizeof(uint32_t);
-        const int64_t words = (int64_t)OTHER<BLOCK * LINES> * TURNS * a.gap;
-        MDR_LAUNCH((make_tables<LINES>), mdr_grid(mdr_ceil_div(words, 256), 1, c->extent.n_member), 256, 0, c->stream, a);
+        const int64_t words = (int64_t)(BLOCK * LINES / 2) * TURNS * a.gap;
+        MDR_LAUNCH((make_lines<LINES>), mdr_grid(mdr_ceil_div(words, 256), 1, c->extent.n_member), 256, 0, c->stream, a);
         MDR_ALLOW_SHARED((long_mix_grad<LINES>), bytes);
         MDR_LAUNCH((long_mix_grad<LINES>), grid, THREADS, bytes, c->stream, a);
     }
 }
 template <int N> static void launch_filter(const Call *c, const FilterGrad &a, const Cut &k)
 {
-    const size_t bytes = CHANNELS * Lines<N>::WORDS * sizeof(uint32_t);
+    const size_t bytes = CHANNELS<N> * Lines<N>::WORDS * sizeof(uint32_t);
     MDR_ALLOW_SHARED(filter_grad<N>, bytes);
-    MDR_LAUNCH((filter_grad<N>), mdr_grid(a.from.channels / CHANNELS, k.count, c->extent.n_member), FILTER_THREADS, bytes, c->stream, a);
+    MDR_LAUNCH((filter_grad<N>), mdr_grid(a.from.channels / CHANNELS<N>, k.count, c->extent.n_member), FILTER_THREADS<N>, bytes, c->stream, a);
 }
 /* dh of what the kernel before has handed on; part: room for partial sums. */
 static void put_filter(const Call *c, const Handed &from, int32_t rows, float *part)
@@ -365,7 +335,7 @@ static void hyena_mix_grad(const Call *c, int64_t, int64_t)
     widths(c->node, &dw, &db, &dskip);
     const int64_t chunks = (int64_t)k.count * c->extent.n_member;
     const Room r = room(c->node, c->extent);
-    float *part = (float *)c->scratch, *dh = part + r.sums + r.tables;
+    float *part = (float *)c->scratch, *dh = part + r.sums + r.filters;
     uint32_t *u = c->out[OUT_DH].data ? (uint32_t *)dh + r.dh : NULL;
     const MixGrad a = {panel(c->in[IN_Z], z.d[0], z.d[1], n, false), panel(c->in[IN_DY], dy.d[0], dy.d[1], n, false),
                        panel(c->out[OUT_DZ], z.d[0], z.d[1], n, false), c->in[IN_W], c->in[IN_B], c->in[IN_H], c->in[IN_SKIP],
