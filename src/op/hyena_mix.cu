@@ -6,9 +6,10 @@
  * Rows come and go by pairs of channels: thread i has pair i % 8, so 8 threads share a row's 32 bytes, and a run of rows of one sequence,
  * along which the taps' rows stay in registers.
  * Plane of a channel: [sequence][row], bf16, with zeros up to whole groups of rows.
- * Products, of one channel by one warp, of 129 to 1,024 rows: see "where a sequence has LINES lines". Else: Y^T = U^T T, T[t', t] = h[t - t']. The 16 lines of an operand U^T are SEQS sequences by
- * 16 / SEQS phases: line p SEQS + s is sequence s from row e + 32 p on. It meets the sums of rows GROUP r + 32 p + 8 j at a distance that
- * does not depend on p: so 16 lines share a piece of T though there are few sequences. Where e + 32 p < 0, zeros stand for u.
+ * Products, of one channel by one warp; of 129 to 1,024 rows see "where a sequence has LINES lines", else:
+ * Y^T = U^T T, T[t', t] = h[t - t']. The 16 lines of an operand U^T are SEQS sequences by 16 / SEQS phases: line p SEQS + s is sequence s
+ * from row e + 32 p on. It meets the sums of rows GROUP r + 32 p + 8 j at a distance that does not depend on p: so 16 lines share a piece of
+ * T though there are few sequences. Where e + 32 p < 0, zeros stand for u.
  * A piece of T, of 8 t' by 8 t, depends on the distance d of its corners alone: f(d) = the words (h[d+g-2q], h[d+g-2q-1]) of lanes (g, q);
  * a step of 16 t' by 8 t takes f(d) and f(d - 8). They come from two tables a channel, words that begin at an even and at an odd place.
  * Sums of GROUPS groups of rows stay in registers; the last rows come first, so their results may take the place of u.
