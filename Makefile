@@ -148,7 +148,7 @@ Q := @
 say = @echo '  $(1)  $(2)'
 endif
 
-.PHONY: all help lib tests fuzz-programs bench-programs test run-tests run-fuzz fuzz fuzz-target check lint rooms deps deps-all demo figures figures-gpu install clean
+.PHONY: all help lib tests fuzz-programs bench-programs test run-tests race run-fuzz fuzz fuzz-target check lint rooms deps deps-all demo figures figures-gpu install clean
 all: $(if $(main),$(BIN),$(LIB))
 lib: $(LIB)
 tests: $(tests)
@@ -161,6 +161,7 @@ help:
 	@echo 'make test       build, then the tests (<= 5 min)'
 	@echo 'make check      everything: both compilers, sanitizers, valgrind (<= 30 min)'
 	@echo 'make fuzz       TARGET=$(TARGET) SECONDS=$(SECONDS): new inputs for test/fuzz/TARGET.c, by libFuzzer'
+	@echo 'make race       races between threads of the GPU'"'"'s kernels, on the emulated one (5 min)'
 	@echo 'make lint       rules of the house'
 	@echo 'make rooms      each room linked against those above it'
 	@echo 'make figures    run the programs of bench/'
@@ -243,6 +244,10 @@ test:
 run-tests: $(tests) all
 	@$(if $(emu_tests),$(MAKE) $(jobs) EMU=1 tests all)
 	@MADRAS_EMU='$(if $(emu_tests),$(abspath $(BUILD))/emu/madras)' sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(emu_tests) $(scripts)
+# Every kernel's threads under the emulator's race detector, in both precisions (test/emulator/race.cpp); about 5 minutes on two cores.
+race:
+	@$(MAKE) $(jobs) EMU=1 SAN=race tests
+	@MDR_TEST_TIMEOUT=1200 sh scripts/test.sh '$(BUILD)/emu-race' '' $(patsubst %,'$(BUILD)/emu-race/test/%',$(filter $(TESTS),$(filter cuda_%,$(programs))))
 run-fuzz: $(fuzz)
 	@sh scripts/fuzz.sh $(fuzz)
 # What it finds is left beside the target's corpus, where `make run-fuzz` and `make check` find it again; the inputs that only
