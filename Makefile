@@ -1,6 +1,6 @@
 # madras. GNU make. `make help` lists the targets; scripts/ holds what is longer than a line.
 #   CC=clang        another compiler: its objects live in $(BUILD)/clang
-#   SAN=address     address and undefined-behaviour sanitizers; SAN=thread; objects in $(BUILD)/<cc>-<san>
+#   SAN=address     address and undefined-behaviour sanitizers; SAN=thread; objects in $(BUILD)/<cc>-<san>;  with EMU=1 also SAN=race
 #   BUILD=dir       where everything is written (no spaces); the source tree may be read-only
 #   TESTS='base_% ir_%' only these tests;  ROOMS="base ir" only these rooms;  WERROR=1 warnings are errors
 #   CUDA=no|yes|DIR  the default builds the GPU's kernels where nvcc is found;  CUDA_ARCH='90 100': for which GPUs
@@ -53,12 +53,15 @@ LIB := $(OUT)/libmadras.a
 san_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 san_undefined := -fsanitize=undefined -fno-sanitize-recover=all
 san_thread := -fsanitize=thread
+# Races between the emulated GPU's threads: their kernels' accesses are looked at by test/emulator/race.cpp, no sanitizer is linked.
+san_race := $(if $(EMU),-DEMU_RACE)
+race_flags := $(if $(filter race,$(SAN)),-DEMU_RACE -fsanitize=thread)
 san_fuzzer := $(san_address) -fsanitize=fuzzer-no-link
 # No input of a fuzz target reaches the kernels' arithmetic, and clang takes minutes to instrument it; `make check` does with gcc.
 cpu_san := $(if $(filter fuzzer,$(SAN)),-fno-sanitize=all)
 ifneq ($(SAN),)
 ifeq ($(san_$(SAN)),)
-$(error SAN must be address, undefined, thread or (clang, made by `make fuzz`) fuzzer, got "$(SAN)")
+$(error SAN must be address, undefined, thread, race (with EMU=1) or (clang, made by `make fuzz`) fuzzer, got "$(SAN)")
 endif
 endif
 ifeq ($(EMU)$(SAN),)
@@ -89,7 +92,8 @@ NVCC_FLAGS := -std=c++20 -O3 -lineinfo -Isrc -I$(GEN) -DMDR_CUDA_LEAST=$(firstwo
         -Xptxas --warn-on-spills,-Werror -Xcompiler -Wall,-Wextra,-fvisibility=hidden,-fno-threadsafe-statics,-pthread,-g
 # A GPU traps on an address that is not a multiple of the type's size: so does the emulated one.
 EMU_FLAGS := -x c++ -std=c++20 -O1 -g -D_GNU_SOURCE -DMDR_CUDA -DMDR_CUDA_EMULATED -Isrc -I$(GEN) -Itest/emulator -fvisibility=hidden \
-        -pthread -Wall -Wextra -Wno-unknown-pragmas -MMD -MP $(or $(san_$(SAN)),-fsanitize=alignment -fsanitize-undefined-trap-on-error) $(CPPFLAGS)
+        -pthread -Wall -Wextra -Wno-unknown-pragmas -MMD -MP \
+        $(or $(filter-out -DEMU_RACE,$(san_$(SAN))),-fsanitize=alignment -fsanitize-undefined-trap-on-error) $(race_flags) $(CPPFLAGS)
 # The runtime is linked in and opens the driver itself: a binary built with CUDA starts on a machine without one.
 CUDA_LIBS := $(if $(nvcc),-L$(dir $(nvcc))../lib64 -lcudart_static -lstdc++ -lrt -ldl -lpthread) $(if $(EMU),-lstdc++)
 
@@ -144,7 +148,7 @@ Q := @
 say = @echo '  $(1)  $(2)'
 endif
 
-.PHONY: all help lib tests fuzz-programs bench-programs test run-tests run-fuzz fuzz fuzz-target check lint rooms deps deps-all demo figures figures-gpu install clean
+.PHONY: all help lib tests fuzz-programs bench-programs test run-tests race run-fuzz fuzz fuzz-target check lint rooms deps deps-all demo figures figures-gpu install clean
 all: $(if $(main),$(BIN),$(LIB))
 lib: $(LIB)
 tests: $(tests)
@@ -157,6 +161,7 @@ help:
 	@echo 'make test       build, then the tests (<= 5 min)'
 	@echo 'make check      everything: both compilers, sanitizers, valgrind (<= 30 min)'
 	@echo 'make fuzz       TARGET=$(TARGET) SECONDS=$(SECONDS): new inputs for test/fuzz/TARGET.c, by libFuzzer'
+	@echo 'make race       races between threads of the GPU'"'"'s kernels, on the emulated one (5 min)'
 	@echo 'make lint       rules of the house'
 	@echo 'make rooms      each room linked against those above it'
 	@echo 'make figures    run the programs of bench/'
@@ -201,7 +206,7 @@ $(O)/%.cu.o: %.cu $(O)/flags
 $(O)/test/emulator/%.o: test/emulator/%.cpp $(O)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)
-	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
+	$(Q)$(CXX) $(EMU_FLAGS) $(if $(filter-out selftest deaths race_tests,$*),$(if $(race_flags),-fno-sanitize=thread -O2)) -c -o $@ $<
 $(LIB): $(obj) $(O)/members
 	$(call say,AR,$@)
 	@rm -f $@
@@ -239,6 +244,10 @@ test:
 run-tests: $(tests) all
 	@$(if $(emu_tests),$(MAKE) $(jobs) EMU=1 tests all)
 	@MADRAS_EMU='$(if $(emu_tests),$(abspath $(BUILD))/emu/madras)' sh scripts/test.sh "$(O)" "$(if $(main),$(BIN))" $(tests) $(emu_tests) $(scripts)
+# Every kernel's threads under the emulator's race detector, in both precisions (test/emulator/race.cpp); about 5 minutes on two cores.
+race:
+	@$(MAKE) $(jobs) EMU=1 SAN=race tests
+	@MDR_TEST_TIMEOUT=1200 sh scripts/test.sh '$(BUILD)/emu-race' '' $(patsubst %,'$(BUILD)/emu-race/test/%',$(filter $(TESTS),$(filter cuda_%,$(programs))))
 run-fuzz: $(fuzz)
 	@sh scripts/fuzz.sh $(fuzz)
 # What it finds is left beside the target's corpus, where `make run-fuzz` and `make check` find it again; the inputs that only

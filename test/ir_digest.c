@@ -29,7 +29,8 @@ static Graph *graph(int what)
     Builder *b = mdr_ir_builder();
     mdr_ir_where(b, what == LABEL ? "layer 2" : "layer 1");
     Value x = mdr_ir_input(b, "x", mdr_shape2(6, 6), DT_REAL, BOTH), s[2];
-    Value w = mdr_ir_param(b, what == NAME ? "v" : "w", mdr_shape2(6, 6), (Init){what == INIT ? INIT_UNIFORM : INIT_NORMAL, what == INIT_NUMBER ? 0.2 : 0.1, 0, NULL});
+    const Init init = {what == INIT ? INIT_UNIFORM : INIT_NORMAL, what == INIT_NUMBER ? 0.2 : 0.1, 0, NULL};
+    Value w = mdr_ir_param(b, what == NAME ? "v" : "w", mdr_shape2(6, 6), init);
     Value table = mdr_ir_param(b, "t", mdr_shape1(6), (Init){INIT_TABLE, 0, 0, start});
     Value y = mdr_op_matmul(b, x, w, table);
     y = what == OP ? mdr_op_rmsnorm(b, y, table, 1e-5) : mdr_op_layernorm(b, y, table, table, what == NUMBER ? 1e-6 : 1e-5);

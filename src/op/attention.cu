@@ -155,11 +155,12 @@ static __global__ void __launch_bounds__(Plan<D>::THREADS, Plan<D>::BLOCKS) atte
             }
         }
     }
+    __syncwarp();                                                      /* only this warp read its rows of q: their place takes y */
 #pragma unroll
     for (int n = 0; n < P::NQ; n++) {
         const int mine = (n * P::WQ + (n % 2 ? P::WQ - 1 - w : w)) * 16;
         const float sum[2] = {quad_sum(r[n].sum[0]), quad_sum(r[n].sum[1])};
-        if (!idle) write_rows<D, P::RC>(Q, r[n].y, 1.0f / sum[0], 1.0f / sum[1], mine, chunk0, lane);      /* only this warp read these */
+        if (!idle) write_rows<D, P::RC>(Q, r[n].y, 1.0f / sum[0], 1.0f / sum[1], mine, chunk0, lane);
         if (lane % 4 == 0)
             for (int i = 0; i < 2; i++) stat[(mine + lane / 4 + 8 * i) * P::HEADS + head] = (r[n].most[i] + log2f(sum[i])) * LN2;
     }

@@ -117,8 +117,7 @@ static __device__ __forceinline__ uint32_t read_line_word(const void *from)
 static __device__ __forceinline__ int take_shared(const int *at)
 {
 #ifdef MDR_CUDA_EMULATED
-    emu_yield();
-    return *at;
+    return emu_take(at);
 #else
     int x;
     asm volatile("ld.acquire.cta.shared.b32 %0, [%1];" : "=r"(x) : "r"((uint32_t)__cvta_generic_to_shared(at)) : "memory");
@@ -128,7 +127,7 @@ static __device__ __forceinline__ int take_shared(const int *at)
 static __device__ __forceinline__ void give_shared(int *at, int x)
 {
 #ifdef MDR_CUDA_EMULATED
-    *at = x;
+    emu_give(at, x);
 #else
     asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"((uint32_t)__cvta_generic_to_shared(at)), "r"(x) : "memory");
 #endif

@@ -160,7 +160,8 @@ template <typename K, bool OPEN> static __device__ __forceinline__ Pack<float, K
 #pragma unroll
     for (int j = 0; j < K::CH; j++)
         if (K::GATED) dt.x[j] = scan_softplus(dt.x[j]);
-    return *kept = dt;
+    *kept = dt;                       /* by each of a channel's G lanes, the same                                           */
+    return dt;
 }
 /* h over token t of a tile; KEEP: its decay is kept, and delta was opened before. */
 template <typename K, bool KEEP>

@@ -129,6 +129,7 @@ static void ldmatrix(EmuWait *wait)
         if (l >= 8 * n) continue;
         if ((uintptr_t)x->row % 16) emu_die(wait[l].file, wait[l].line, "ldmatrix: the address %p of lane %d is not a multiple of 16", x->row, l);
         if (!emu_is_shared(x->row, 16)) emu_die(wait[l].file, wait[l].line, "ldmatrix: the address %p of lane %d is not in shared memory", x->row, l);
+        emu_race_warp_reads(emu_thread() / 32, x->row, 16, x->pc);
         memcpy(m[l / 8][l % 8], x->row, 16);
     }
     for (int l = 0; l < 32; l++)
@@ -140,7 +141,7 @@ static void ldmatrix(EmuWait *wait)
 }
 void emu_ldmatrix(uint32_t *r, const void *row, int n, bool transposed, const char *file, int line)
 {
-    EmuLdmatrix x = {r, row, n, transposed};
+    EmuLdmatrix x = {r, row, n, transposed, EMU_CALLER};
     emu_meet(EMU_LDMATRIX, 0xffffffffu, &x, true, file, line);
 }
 
@@ -158,8 +159,23 @@ void emu_together(int kind, unsigned lanes, EmuWait *wait)
     }
 }
 
+void emu_atomic(const void *at, size_t bytes) { emu_race_touch(at, bytes, EMU_ATOMIC_WRITE, EMU_CALLER); }
+
+/* ---- words between warps ---- */
+int emu_take(const int *at, const char *file, int line)
+{
+    emu_yield(file, line);
+    emu_race_take(at, EMU_CALLER);
+    return *at;
+}
+void emu_give(int *at, int x)
+{
+    emu_race_give(at, EMU_CALLER);
+    *at = x;
+}
+
 /* ---- copies: those of a thread in the order it asked for them ---- */
-struct Copy { void *to; const void *from; int group; };
+struct Copy { void *to; const void *from; int group; bool done; };
 struct Copies {
     std::vector<Copy> todo;
     size_t done;
@@ -178,6 +194,7 @@ void emu_copies_begin_block(int threads)
 }
 static void copy(const Copy &c)
 {
+    if (c.done) return;
     if (c.from) memcpy(c.to, c.from, 16);
     else memset(c.to, 0, 16);
 }
@@ -186,19 +203,21 @@ void emu_copy_16(void *to, const void *from, bool there, const char *file, int l
     if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emu_die(file, line, "copy_16 from %p to %p: not multiples of 16", from, to);
     if (!emu_is_shared(to, 16)) emu_die(file, line, "copy_16 to %p, which is not shared memory", to);
     if (there && !emu_within_device(from, 16)) emu_die(file, line, "copy_16 from %p, which is not within device memory", from);
-    const Copy c = {to, there ? from : nullptr, 0};
-    if (!emu_copies_late()) {
-        copy(c);
-        return;
-    }
     Copies &mine = copies[(size_t)emu_thread()];
-    mine.todo.push_back(Copy{c.to, c.from, mine.group});
+    const Copy c = {to, there ? from : nullptr, mine.group, false};
+    emu_race_copy(c.to, c.from, EMU_CALLER);
+    if (!emu_copies_late()) copy(c);
+    mine.todo.push_back(c);
+    mine.todo.back().done = !emu_copies_late();
 }
 void emu_copy_commit(void) { copies[(size_t)emu_thread()].group++; }
 void emu_copy_wait(int groups)
 {
     Copies &mine = copies[(size_t)emu_thread()];
-    while (mine.done < mine.todo.size() && mine.todo[mine.done].group < mine.group - groups) copy(mine.todo[mine.done++]);
+    for (; mine.done < mine.todo.size() && mine.todo[mine.done].group < mine.group - groups; mine.done++) {
+        copy(mine.todo[mine.done]);
+        emu_race_copied(mine.todo[mine.done].to);
+    }
     if (mine.done && mine.done == mine.todo.size()) {
         mine.todo.clear();
         mine.done = 0;

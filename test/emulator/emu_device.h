@@ -13,6 +13,11 @@ unsigned emu_vote(int kind, unsigned mask, unsigned x, const char *file, int lin
 unsigned emu_active(void);
 /* Before a thread looks again at what another warp is to write: the other warps go on first. */
 void emu_yield(const char *file = __builtin_FILE(), int line = __builtin_LINE());
+/* take_shared, give_shared. */
+int emu_take(const int *at, const char *file = __builtin_FILE(), int line = __builtin_LINE());
+void emu_give(int *at, int x);
+/* An atomic is about to do its work. */
+void emu_atomic(const void *at, size_t bytes);
 /* A kernel's first statement; until its first thread is here, nobody can touch device memory. */
 void emu_begin(void);
 void emu_mma(float *d, const uint32_t *a, const uint32_t *b, int k, const char *file = __builtin_FILE(), int line = __builtin_LINE());
@@ -81,11 +86,13 @@ static inline void __threadfence_system(void) {}
 #define __trap() emu_die(__FILE__, __LINE__, "__trap()")
 
 /* One thread at a time: an atomic is what it says. None for floats, as the contract has it. */
+#define EMU_UNSEEN __attribute__((no_sanitize("thread")))              /* these loads and stores are no races */
 template <typename T> concept EmuInteger = __is_same(T, int) || __is_same(T, unsigned) || __is_same(T, unsigned long long);
 template <typename T> struct EmuSame { typedef T type; };
 #define EMU_ATOMIC(name, expression)                                                                                   \
-    template <EmuInteger T> static inline T name(T *at, typename EmuSame<T>::type x)                                   \
+    template <EmuInteger T> static inline EMU_UNSEEN T name(T *at, typename EmuSame<T>::type x)                        \
     {                                                                                                                  \
+        emu_atomic(at, sizeof *at);                                                                                    \
         const T old = *at;                                                                                             \
         *at = (expression);                                                                                            \
         return old;                                                                                                    \
@@ -99,8 +106,9 @@ EMU_ATOMIC(atomicAnd, old & x)
 EMU_ATOMIC(atomicOr, old | x)
 EMU_ATOMIC(atomicXor, old ^ x)
 #undef EMU_ATOMIC
-template <EmuInteger T> static inline T atomicCAS(T *at, typename EmuSame<T>::type compare, typename EmuSame<T>::type x)
+template <EmuInteger T> static inline EMU_UNSEEN T atomicCAS(T *at, typename EmuSame<T>::type compare, typename EmuSame<T>::type x)
 {
+    emu_atomic(at, sizeof *at);
     const T old = *at;
     if (old == compare) *at = x;
     return old;

@@ -1,7 +1,7 @@
 /* What emulator.cpp (threads), collectives.cpp (what they do together) and runtime.cpp (memory, streams) share. */
 #ifndef EMU_INSIDE_H
 #define EMU_INSIDE_H
-#include "cuda_runtime.h"
+#include "emu_race.h"
 
 /* A lane that waits for the other lanes of its mask; arg: what it brings, on its own stack. */
 struct EmuWait {
@@ -15,7 +15,7 @@ extern const char *const emu_kind_name[];
 struct EmuShuffle { uint64_t bits; int by, width; };
 struct EmuVote { unsigned x; };
 struct EmuMma { float *d; const uint32_t *a, *b; int k; };
-struct EmuLdmatrix { uint32_t *r; const void *row; int n; bool transposed; };
+struct EmuLdmatrix { uint32_t *r; const void *row; int n; bool transposed; const void *pc; };
 
 /* Waits for the lanes of mask; the last of them has emu_together done for all, which finds what lane i brought in wait[i].arg. */
 void emu_meet(int kind, unsigned mask, void *arg, bool whole_warp, const char *file, int line);

@@ -159,6 +159,7 @@ static bool complete(Warp *w, int l)
             emu_die(mine.file, mine.line, "lanes %d and %d of a warp meet in %s (mask %08x) and %s (mask %08x, %s:%d)", l,
                     __builtin_ctz(m), emu_kind_name[mine.kind], mine.mask, emu_kind_name[other.kind], other.mask, other.file, other.line);
     }
+    if (mine.kind == EMU_SYNCWARP) emu_race_syncwarp((int)(w - warps), mine.mask);
     emu_together(mine.kind, need, w->wait);
     idle_rounds = 0;
     w->waiting &= ~need;
@@ -209,6 +210,7 @@ static bool open_barrier(void)
         warps[i].barrier = 0;
     }
     if (!live) return false;
+    emu_race_barrier();
     barrier_result = first->kind == EMU_SYNCTHREADS_COUNT ? yes : first->kind == EMU_SYNCTHREADS_AND ? yes == live : yes > 0;
     at_warp = 0;
     if (policy == SHUFFLE) mix_order();
@@ -235,6 +237,7 @@ static bool pick(void)
         lane = (int)(((unsigned)__builtin_ctz(ready >> turn | ready << (-turn & 31u)) + turn) & 31u);
     }
     threadIdx = place[(int)(warp - warps) * 32 + lane];
+    emu_race_thread((int)(warp - warps) * 32 + lane);
     return true;
 }
 
@@ -384,6 +387,7 @@ static void run_block(void)
     memset(shared_base, 0xff, now->shared);
     idle_rounds = 0;
     emu_copies_begin_block(threads);
+    emu_race_block(threads, shared_base, now->shared);
     at_warp = 0;
     mix_order();
     warp = &warps[order[0]];
@@ -454,6 +458,7 @@ void emu_run(const EmuLaunch &launch, const std::function<void()> &thread)
     sigaltstack(&mine, &old_stack);
     emu_watch();
     active = closed = true;
+    emu_race_kernel(&launch, static_shared, static_bytes);
     emu_hide_device(true);
     const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z, turn = seed % blocks;
     for (uint64_t i = 0; i < blocks; i++) {
@@ -461,6 +466,7 @@ void emu_run(const EmuLaunch &launch, const std::function<void()> &thread)
         blockIdx = make_uint3((unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y), (unsigned)(b / gridDim.x / gridDim.y));
         run_block();
     }
+    emu_race_kernel(nullptr, nullptr, 0);
     emu_check_device();
     active = false;
     sigaltstack(&old_stack, nullptr);

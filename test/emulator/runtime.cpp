@@ -2,7 +2,6 @@
  * as a closure while its stream is recorded. */
 #include "emu_inside.h"
 #include <chrono>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <map>
@@ -17,15 +16,22 @@ struct EmuGraph {
     std::set<EmuStream *> open;                           /* streams that joined in and were not waited for since */
     std::map<EmuStream *, Work> held;                     /* what they have to do, where that happens as late as it may */
     bool late;
+    std::map<EmuStream *, EmuClock> clock;                /* what is before the next piece of each, counted from the recording's beginning */
+    EmuClock end;                                         /* what is before its end */
 };
-struct EmuGraphExec { Work work; };
+struct EmuGraphExec { Work work; EmuClock end, all; };    /* what is before its end; the pieces of every stream */
 struct EmuStream {
+    int number = streams++;
+    EmuClock clock;                                       /* what is before its next piece of work */
+    static int streams;
     std::shared_ptr<EmuGraph> recording;
     bool spoilt;                                          /* something that cannot be recorded came */
     EmuStream *root;                                      /* whose recording, `graph`, this stream joined by waiting for its event */
     std::shared_ptr<EmuGraph> graph;
 };
+int EmuStream::streams;
 struct EmuEvent {
+    EmuClock clock;
     double at;
     bool happened, recorded;
     EmuStream *from, *root;                               /* of a recorded event: its stream, and the one that is recorded */
@@ -196,6 +202,19 @@ bool emu_name_device(const void *p, char *text, size_t size)
     return false;
 }
 
+/* ---- what is ordered before what (race.cpp) ---- */
+static EmuClock host, issued;                             /* what the host has waited for; pieces each stream was given */
+static EmuClock base, top;                                /* of the graph that runs: before it; issued before it */
+static int depth;                                         /* graphs inside of graphs: one piece of work */
+/* A recording's clock where it runs. */
+static EmuClock placed(const EmuClock &c)
+{
+    EmuClock x = base;
+    for (size_t i = 0; i < c.size(); i++)
+        if (c[i]) element(x, (int)i) = element(top, (int)i) + c[i];
+    return x;
+}
+
 /* ---- what can be enqueued ---- */
 static EmuStream plain_stream;
 static int recordings, begun;                             /* streams that are recorded now; ever */
@@ -212,14 +231,23 @@ static EmuStream *stream_of(cudaStream_t s)
 static cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work)
 {
     if (lost) return result(cudaErrorLaunchFailure);
-    EmuStream *s = stream_of(stream);
+    EmuStream *s = stream_of(stream), *self = stream ? stream : &plain_stream;
+    const int number = self->number;
     if (!s->recording) {
         const Access access;
+        join(self->clock, host);
+        element(self->clock, number) = ++element(issued, number);
+        emu_race_piece(number, self->clock);
         return result(work());
     }
     if (s->spoilt) return result(cudaErrorStreamCaptureInvalidated);
     const bool side = stream && stream != s;
-    (side && s->recording->late ? s->recording->held[stream] : s->recording->work).push_back(std::move(work));
+    EmuClock &clock = s->recording->clock[self];
+    element(clock, number)++;
+    (side && s->recording->late ? s->recording->held[stream] : s->recording->work).push_back([number, clock, work = std::move(work)]() {
+        if (depth == 1) emu_race_piece(number, placed(clock));
+        return work();
+    });
     if (side) s->recording->open.insert(stream);
     return result(cudaSuccess);
 }
@@ -266,7 +294,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     if (recordings) return result(cudaErrorStreamCaptureUnsupported);
     const size_t rounded = (bytes + 255) / 256 * 256, map_bytes = (rounded + PAGE - 1) / PAGE * PAGE + 2 * PAGE;
     if (rounded < bytes || used + rounded > memory()) return result(cudaErrorMemoryAllocation);
-    char *map = (char *)mmap(nullptr, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *place = emu_race_place(map_bytes);
+    char *map = (char *)mmap(place, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (place ? MAP_FIXED : 0), -1, 0);
     if (map == MAP_FAILED) return result(cudaErrorMemoryAllocation);
     const Access access;
     mprotect(map, PAGE, PROT_NONE);
@@ -288,7 +317,7 @@ cudaError_t cudaFree(void *p)
     const Access access;
     emu_check_device();
     used -= (i->second.bytes + 255) / 256 * 256;
-    munmap(i->second.map, i->second.map_bytes);
+    if (!emu_race_gone(i->second.map, i->second.map_bytes)) munmap(i->second.map, i->second.map_bytes);
     device.erase(i);
     return result(cudaSuccess);
 }
@@ -330,7 +359,11 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     if (bytes && rows)
         if (cudaError_t e = copies_well((char *)to + (rows - 1) * to_pitch, (const char *)from + (rows - 1) * from_pitch, bytes, kind)) return result(e);
     return enqueue(stream, [=]() {
-        for (size_t i = 0; i < rows; i++) memmove((char *)to + i * to_pitch, (const char *)from + i * from_pitch, bytes);
+        for (size_t i = 0; i < rows; i++) {
+            memmove((char *)to + i * to_pitch, (const char *)from + i * from_pitch, bytes);
+            emu_race_moved((const char *)from + i * from_pitch, bytes, EMU_READ);
+            emu_race_moved((char *)to + i * to_pitch, bytes, EMU_WRITE);
+        }
         return cudaSuccess;
     });
 }
@@ -344,6 +377,7 @@ cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t strea
     if (bytes && !emu_within_device(to, bytes)) return result(cudaErrorInvalidValue);
     return enqueue(stream, [=]() {
         if (bytes) memset(to, byte, bytes);
+        emu_race_moved(to, bytes, EMU_WRITE);
         return cudaSuccess;
     });
 }
@@ -351,7 +385,9 @@ cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t fro
 {
     HOLD;
     if (recordings) return result(cudaErrorStreamCaptureUnsupported);
-    return cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, rows, kind, nullptr);
+    const cudaError_t e = cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, rows, kind, nullptr);
+    join(host, plain_stream.clock);
+    return e;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) { return cudaMemcpy2D(to, bytes, from, bytes, bytes, 1, kind); }
 cudaError_t cudaMemset(void *to, int byte, size_t bytes)
@@ -376,9 +412,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     delete s;
     return result(cudaSuccess);
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { HOLD; return result(spoils(s) ? cudaErrorStreamCaptureUnsupported : cudaSuccess); }
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    HOLD;
+    join(host, (s ? s : &plain_stream)->clock);
+    return result(spoils(s) ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+}
 cudaError_t cudaStreamQuery(cudaStream_t s) { return cudaStreamSynchronize(s); }
-cudaError_t cudaDeviceSynchronize(void) { HOLD; return result(recordings ? cudaErrorStreamCaptureUnsupported : cudaSuccess); }
+cudaError_t cudaDeviceSynchronize(void) { HOLD; join(host, issued); return result(recordings ? cudaErrorStreamCaptureUnsupported : cudaSuccess); }
 cudaError_t cudaDeviceReset(void) { HOLD; return result(cudaSuccess); }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
@@ -396,6 +437,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     e->root = stream_of(stream);
     e->from = stream ? stream : &plain_stream;
     e->recorded = e->root->recording != nullptr;
+    e->clock = e->recorded ? e->root->recording->clock[e->from] : e->from->clock;
     if (e->recorded || lost) return result(cudaSuccess);
     e->at = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
     e->happened = true;
@@ -406,12 +448,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
     HOLD;
     if (!s || !e) return result(cudaErrorInvalidResourceHandle);
-    if (!e->recorded) return result(stream_of(s)->recording ? cudaErrorStreamCaptureIsolation : cudaSuccess);
+    if (!e->recorded) {
+        join(s->clock, e->clock);
+        return result(stream_of(s)->recording ? cudaErrorStreamCaptureIsolation : cudaSuccess);
+    }
     if (!e->root->recording || (s->recording && s != e->root)) return result(cudaErrorCapturedEvent);
     EmuGraph *g = e->root->recording.get();
     Work held;
     held.swap(g->held[e->from]);
     g->work.insert(g->work.end(), held.begin(), held.end());
+    join(g->clock[s], e->clock);
     if (s == e->root) {
         g->open.erase(e->from);
     } else {
@@ -424,6 +470,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     HOLD;
+    if (e && !e->recorded) join(host, e->clock);
     return result(!e ? cudaErrorInvalidResourceHandle : e->recorded ? cudaErrorCapturedEvent : cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) { return cudaEventSynchronize(e); }
@@ -455,6 +502,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
     if (!s || !s->recording) return result(cudaErrorIllegalState);
     const bool good = !s->spoilt && !lost, joined = s->recording->open.empty();
     if (good && joined) *graph = new EmuGraph(*s->recording);
+    if (*graph) (*graph)->end = s->recording->clock[s];
     s->recording.reset();
     s->spoilt = false;
     recordings--;
@@ -472,7 +520,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     HOLD;
     *exec = nullptr;
     if (!graph) return result(cudaErrorInvalidValue);
-    if (!lost) *exec = new EmuGraphExec{graph->work};
+    if (lost) return result(cudaSuccess);
+    *exec = new EmuGraphExec{graph->work, graph->end, {}};
+    for (const auto &c : graph->clock) join((*exec)->all, c.second);
     return result(cudaSuccess);
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
@@ -481,13 +531,21 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     if (!exec) return result(cudaErrorInvalidValue);
     const auto run = [](const Work &work) {
         const Access access;
-        for (const auto &w : work) {
-            const cudaError_t e = w();
-            if (e != cudaSuccess) return e;
-        }
-        return cudaSuccess;
+        cudaError_t e = cudaSuccess;
+        depth++;
+        for (size_t i = 0; i < work.size() && e == cudaSuccess; i++) e = work[i]();
+        depth--;
+        return e;
     };
-    if (!stream_of(stream)->recording) return result(lost ? cudaErrorLaunchFailure : run(exec->work));
+    if (!stream_of(stream)->recording) {
+        EmuClock &clock = (stream ? stream : &plain_stream)->clock;
+        join(clock, host);
+        base = clock;
+        top = issued;
+        clock = placed(exec->end);
+        for (size_t i = 0; i < exec->all.size(); i++) element(issued, (int)i) += exec->all[i];
+        return result(lost ? cudaErrorLaunchFailure : run(exec->work));
+    }
     return enqueue(stream, [run, copy = exec->work]() { return run(copy); });
 }
 cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t) { HOLD; return result(exec ? cudaSuccess : cudaErrorInvalidValue); }

@@ -179,6 +179,7 @@ static void test_barriers(void)
             const int wrong = wrong_after<true>(order, n);
             if (wrong) fail(__LINE__, "order %s, %d threads: %d wrong", order ? order : "-", n, wrong);
         }
+    const Races wanted;
     CHECK(wrong_after<false>("forward", 288) > 0);
     CHECK(wrong_after<false>("backward", 288) > 0);
     CHECK(wrong_after<false>("shuffle", 288) > 0);
@@ -196,12 +197,9 @@ static __global__ void in_turn(int *out, bool up)
     if (lane == 0) word[w] = 0;
     __syncthreads();
     int before = from < 0 || from == 9 ? 1 : 0;
-    while (!before) {
-        emu_yield();
-        before = word[from];
-    }
+    while (!before) before = take_shared(word + from);
     __syncwarp();
-    if (lane == 0) word[w] = before + 1;
+    if (lane == 0) give_shared(word + w, before + 1);
     out[threadIdx.x] = before;
 }
 static void test_turns(void)
@@ -237,6 +235,7 @@ static void test_copies(void)
     Numbers<float> from(v), to(32);
     for (const char *when : {"early", "late"})
         for (bool wait : {true, false}) {
+            const Races wanted;
             setenv("MDR_EMU_COPY", when, 1);
             if (wait) MDR_LAUNCH(copied<true>, 1, 32, 1024, nullptr, from.data, to.data);
             else MDR_LAUNCH(copied<false>, 1, 32, 1024, nullptr, from.data, to.data);
@@ -261,6 +260,7 @@ static void test_recording(void)
     GOOD(cudaEventCreate(&a));
     GOOD(cudaEventCreate(&b));
     GOOD(cudaMemsetAsync(x.data, 0, 400, s));
+    GOOD(cudaStreamSynchronize(s));
     GOOD(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
     float by = 2.0f;
     MDR_LAUNCH(add, 4, 32, 0, s, x.data, by, 100);
@@ -307,6 +307,7 @@ static void test_sides(void)
     GOOD(cudaEventCreateWithFlags(&b, cudaEventDisableTiming));
     for (int joins = 0; joins < 2; joins++) {
         GOOD(cudaMemsetAsync(x.data, 0, 400, s));
+        GOOD(cudaStreamSynchronize(s));
         GOOD(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
         GOOD(cudaEventRecord(a, s));
         GOOD(cudaStreamWaitEvent(side, a, 0));
@@ -320,8 +321,10 @@ static void test_sides(void)
     GOOD(cudaGraphInstantiate(&run, graph, 0));
     GOOD(cudaGraphDestroy(graph));
     GOOD(cudaGraphLaunch(run, s));
+    GOOD(cudaStreamSynchronize(s));
     CHECK(x.host()[7] == 2.0f);
     MDR_LAUNCH(add, 4, 32, 0, side, x.data, 2.0f, 100);
+    GOOD(cudaStreamSynchronize(side));
     CHECK(x.host()[7] == 4.0f);
     GOOD(cudaGraphExecDestroy(run));
     GOOD(cudaEventDestroy(a));
@@ -416,6 +419,7 @@ extern "C" int emu_selftest(char *message, int size)
     test_sides();
     test_refusals();
     emu_test_deaths();
+    emu_test_races();
     snprintf(message, (size_t)size, "%s", first);
     return failures;
 }

@@ -12,6 +12,18 @@ void emu_selftest_fail(const char *file, int line, const char *format, ...) __at
 
 /* deaths.cpp: what must end the program, with the right words. */
 void emu_test_deaths(void);
+/* race_tests.cpp: what the race detector must find, if it is built in. */
+#ifdef EMU_RACE
+void emu_test_races(void);
+#else
+static inline void emu_test_races(void) {}
+#endif
+/* While one lives races are not told and not counted, but kept here. */
+struct Races {
+    std::string said;
+    Races() { emu_races_to(&said); }
+    ~Races() { emu_races_to(nullptr); }
+};
 
 /* n numbers of the device, from and to the host. */
 template <typename T> struct Numbers {
@@ -28,7 +40,7 @@ template <typename T> struct Numbers {
         return v;
     }
 };
-static __global__ void add(float *x, float by, int n)
+[[maybe_unused]] static __global__ void add(float *x, float by, int n)
 {
     mdr_begin();
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
