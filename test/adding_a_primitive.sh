@@ -104,4 +104,8 @@ build/madras train --task in-context-recall --arch 'ema' --config "$small" > "$M
 check "a copy that keeps the layer's name" has 'two files of src/layer define a layer `ema`' "$MDR_TEST_DIR/slip"
 check "... both are listed, and all behind them" sh -c 'test "$(build/madras list primitives | grep -c "^ema$")" -eq 2 &&
     build/madras list primitives | grep -q "^swiglu$"'
+sed 's/mdr_tasks_selective_copying/mdr_tasks_my_copying/' src/task/selective_copying.c > src/task/my_copying.c
+make > "$MDR_TEST_DIR/slip.out" 2>&1
+build/madras train --task selective-copying --arch mamba --config "$small" > "$MDR_TEST_DIR/slip" 2>&1
+check "a copy that keeps a task's name" has 'two files of src/task define a task `selective-copying`' "$MDR_TEST_DIR/slip"
 exit $failed

@@ -94,7 +94,10 @@ static bool stands(Node *const *old, const Node *n, const Fusion *f)
 static void put_fused(Builder *b, Node *const *old, Moved *m, const OpDef *op, const Fusion *f, const char *where, bool (*accept)(const Node *))
 {
     Value in[MDR_MAX_IN];
-    for (int k = 0; k < f->n_in; k++) in[k] = moved(m, f->in[k]);
+    for (int k = 0; k < f->n_in; k++) {
+        in[k] = moved(m, f->in[k]);
+        if (in[k].node == 0 && f->in[k].node > 0) return;  /* its maker, fused, was refused, and the plain one comes later           */
+    }
     b->where = where;
     Value made = mdr_ir_node(b, op, f->attr, f->n_in, in);
     mdr_err_free(b->err);

@@ -9,6 +9,9 @@
 
 Err *mdr_study_find_task(const char *name, const TaskDef **t) {
     *t = mdr_task_find(name);
+    int n_same = 0;
+    for (int i = 0; mdr_task_at(i); i++) n_same += strcmp(mdr_task_at(i)->name, name) == 0;
+    if (n_same > 1) return MDR_ERR_USER("two files of src/task define a task `%s`: give one of them another .name and build again", name);
     if (*t) return NULL;
     const char *names[MDR_MOST_TASKS + 1];
     int n = 0;
