@@ -1,5 +1,6 @@
 /* A graph's digest: a hash of all that decides what it computes (ops, attributes, shapes, who reads whom, how parameters start), and of
- * nothing that does not (labels). A layer whose code changes builds another graph, and so its trials get other keys. Kernels are not seen. */
+ * nothing that does not (labels; the order of nodes, which compilers choose where calls are arguments of one call). A layer whose code
+ * changes builds another graph, and so its trials get other keys. Kernels are not seen. */
 #include "ir/ir.h"
 
 static void real(Text *t, double v)
@@ -31,7 +32,7 @@ static void attribute(Text *t, const Node *n)
         real(t, a->init.b);
         if (a->init.kind == INIT_TABLE) table(t, a->init.table, mdr_numel(a->shape));
     } else if (n->op == &mdr_ir_op_input) {
-        mdr_text_printf(t, " %s", ((const InputAttr *)n->attr)->name);
+        mdr_text_printf(t, " %s %d", ((const InputAttr *)n->attr)->name, ((const InputAttr *)n->attr)->index);
     } else if (n->op == &mdr_ir_op_const) {
         const ConstAttr *a = n->attr;
         table(t, a->data, mdr_numel(a->shape));
@@ -46,27 +47,36 @@ static void attribute(Text *t, const Node *n)
         mdr_text_add(t, n->attr, n->op->attr_size);
     }
 }
-static void graph(Text *t, const Graph *g)
+/* A node's hash is of itself and of its inputs' hashes: it says all about the values that it makes. */
+static void node(const Node *n, char (*of)[65], char hex[65])
 {
-    for (int32_t i = 0; i < g->n_node; i++) {
-        const Node *n = &g->node[i];
-        mdr_text_printf(t, "%s", n->op->name);
-        for (int k = 0; k < n->n_in; k++) mdr_text_printf(t, " %d.%d", n->in[k].node, n->in[k].out);
-        for (int k = 0; k < n->n_out; k++) {
-            shape(t, n->out[k].shape);
-            mdr_text_printf(t, " %d %d", (int)n->out[k].dtype, n->out[k].axes);
-        }
-        attribute(t, n);
-        mdr_text_printf(t, "\n");
-        if (n->body) graph(t, n->body);
+    Text t = {0};
+    mdr_text_printf(&t, "%s", n->op->name);
+    for (int k = 0; k < n->n_in; k++) mdr_text_printf(&t, " %s.%d", n->in[k].node < 0 ? "absent" : of[n->in[k].node], n->in[k].out);
+    for (int k = 0; k < n->n_out; k++) {
+        shape(&t, n->out[k].shape);
+        mdr_text_printf(&t, " %d %d", (int)n->out[k].dtype, n->out[k].axes);
     }
-    for (int32_t i = 0; i < g->n_output; i++) mdr_text_printf(t, "output %d.%d\n", g->output[i].node, g->output[i].out);
+    attribute(&t, n);
+    if (n->body) {
+        char body[65];
+        mdr_ir_digest(n->body, body);
+        mdr_text_printf(&t, " %s", body);
+    }
+    mdr_sha256(t.s, t.n, hex);
+    mdr_text_free(&t);
 }
 
 void mdr_ir_digest(const Graph *g, char hex[65])
 {
+    char (*of)[65] = mdr_alloc((size_t)g->n_node * sizeof *of + 1);
     Text t = {0};
-    graph(&t, g);
-    mdr_sha256(t.s, t.n, hex);
+    for (int32_t i = 0; i < g->n_node; i++) node(&g->node[i], of, of[i]);
+    for (int32_t i = 0; i < g->n_output; i++) {
+        const Value v = g->output[i];
+        mdr_text_printf(&t, "%s.%d\n", v.node < 0 ? "absent" : of[v.node], v.out);
+    }
+    mdr_sha256(mdr_text_str(&t), t.n, hex);
     mdr_text_free(&t);
+    mdr_free(of);
 }
