@@ -12,7 +12,7 @@ static const OptionDef options[] = {
     MDR_CLI_LAYERS,
     MDR_CLI_STORE,
     MDR_CLI_DEVICE,
-    {"settings", OPT_FLAG, NULL, "a table for each task too: its settings one by one", 0, 0, false},
+    {"settings", OPT_FLAG, NULL, "each task's settings one by one, too (always in --json)", 0, 0, false},
     {"dry-run", OPT_FLAG, NULL, "say what would run and how long; run no trial", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
