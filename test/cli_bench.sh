@@ -9,6 +9,23 @@ golden bench
 "$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' > second.txt 2> second.err
 check "the second time nothing runs" grep -qx 'madras: 4 of 4 trials are in s.db' second.err
 check "and the table is the same" cmp first.txt second.txt
+"$MADRAS" $b --stored mamba 'A=mh-attention(n_heads=4) swiglu' > stored.txt 2> stored.err
+check "--stored: the same table, and silence" sh -c 'cmp first.txt stored.txt && test ! -s stored.err'
+cp s.db before.db
+"$MADRAS" $b --stored mamba hyena > part.txt 2> part.err
+check "--stored runs nothing" sh -c 'test $? -eq 0 && cmp s.db before.db && grep -qx "madras: 2 of 4 trials are in s.db" part.err'
+check "and says what is missing" sh -c 'grep -q "^hyena  *–  *–" part.txt && tr "\n" " " < part.txt | grep -q "1 of 1 settings of compression were not run and are left out"'
+"$MADRAS" $b --stored hyena > none.txt 2> none.err
+check "--stored of nothing" sh -c "test $? -eq 2 && test ! -s none.txt && grep -qx 'madras: --stored: none of these 2 trials is in s.db' none.err"
+"$MADRAS" bench --protocol tiny.yml --store absent.db --stored mamba > none.txt 2> none.err
+check "--stored without a store" sh -c "test $? -eq 2 && grep -q '^madras: absent.db: there is no store yet' none.err && test ! -e absent.db"
+"$MADRAS" $b --stored --device cuda mamba > none.txt 2> none.err
+check "--stored of a GPU's trials" sh -c "test $? -eq 2 && grep -qx 'madras: --stored: s.db has no trials of a GPU' none.err"
+for o in --dry-run '--threads 1'; do
+    # shellcheck disable=SC2086
+    "$MADRAS" $b --stored $o mamba > none.txt 2> none.err
+    check "--stored with $o" sh -c "test $? -eq 2 && grep -q 'does not go with --' none.err"
+done
 "$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' --json > bench.json 2> /dev/null
 "$MADRAS" $b mamba 'A=mh-attention(n_heads=4) swiglu' --settings > settings.txt 2> /dev/null
 check "--settings: the table, then one for each task" sh -c 'n=$(wc -l < first.txt); head -n "$n" settings.txt | cmp - first.txt &&

@@ -21,6 +21,8 @@ check "list devices: class and precisions" grep -q '^        class cuda-sm90; fl
 check "list devices --json" sh -c 'grep -q "\"name\": \"cuda:0\"" devices.json && test "$(grep -c "\"usable\": true" devices.json)" -eq 2'
 MDR_EMU_DEVICES=0 "$M" list devices > none.txt
 check "list devices without one" grep -q '^cuda    none: ' none.txt
+MDR_EMU_DEVICES=0 "$M" list devices --json > none.json
+check "list devices --json without one" sh -c 'grep -q "\"name\": \"cuda\"" none.json && test "$(grep -c "\"usable\": false" none.json)" -eq 1'
 
 t="train --task in-context-recall --arch mamba $small"
 "$M" $t --device cuda > gpu.txt 2> gpu.err
@@ -49,6 +51,15 @@ check "it says how many at a time" grep -qE '^madras: 1 trial of .*: 1 at a time
 "$M" $b --precision bf16 mamba 'A=mh-attention(n_heads=4) swiglu' > second.txt 2> second.err
 check "bf16 and auto is the GPU; the second time nothing runs" grep -qx 'madras: 4 of 4 trials are in s.db' second.err
 check "and the table is the same" cmp first.txt second.txt
+MDR_EMU_DEVICES=0 "$M" $b --stored --precision bf16 mamba 'A=mh-attention(n_heads=4) swiglu' > stored.txt 2> stored.err
+check "--stored wants no GPU: the same table" sh -c 'cmp first.txt stored.txt && test ! -s stored.err'
+if command -v python3 > /dev/null; then
+    cp s.db two.db
+    python3 -c 'import sqlite3
+with sqlite3.connect("two.db") as db: db.execute("update trial set class = \"cuda-sm100\" where id = 1")'
+    refused "--stored: a store of two kinds of GPU" 2 'two.db has trials of cuda-sm100 and of cuda-sm90, and one table never mixes them' \
+        "$M" bench --protocol tiny.yml --store two.db --stored --precision bf16 mamba
+else skip "--stored: a store of two kinds of GPU: no python3"; fi
 "$M" $b --device cuda --seeds 3 --tasks compression mamba > seeds.txt 2> seeds.err
 check "float32 has trials of its own, three side by side" grep -qE '^madras: 3 trials .* 3 at a time' seeds.err
 "$M" $b --device cuda mamba mamba > twice.txt 2> twice.err

@@ -13,6 +13,7 @@ static const OptionDef options[] = {
     MDR_CLI_STORE,
     MDR_CLI_DEVICE,
     {"settings", OPT_FLAG, NULL, "each task's settings one by one, too (always in --json)", 0, 0, false},
+    {"stored", OPT_FLAG, NULL, "run nothing: the table of what the store has", 0, 0, false},
     {"dry-run", OPT_FLAG, NULL, "say what would run and how long; run no trial", 0, 0, false},
     MDR_CLI_THREADS,
     MDR_CLI_JSON,
@@ -155,6 +156,13 @@ static Err *print_scores(Bench *b, bool json, bool settings)
     return e;
 }
 
+static Err *print_stored(const Args *a, Bench *b)
+{
+    if (!b->stored) return MDR_ERR_USER("--stored: none of these %d trials is in %s", b->left, mdr_store_path(b->store));
+    if (b->left) mdr_cli_note("madras: %d of %d trials are in %s", b->stored, b->stored + b->left, mdr_store_path(b->store));
+    return print_scores(b, mdr_cli_option(a, "json")->given, mdr_cli_option(a, "settings")->given);
+}
+
 static Err *run_and_score(const Args *a, Bench *b)
 {
     const char *store = mdr_store_path(b->store);
@@ -170,13 +178,23 @@ static Err *run_and_score(const Args *a, Bench *b)
 
 static Err *bench(const Args *a, Bench *b, const ArchList *archs)
 {
-    bool dry = mdr_cli_option(a, "dry-run")->given;
+    bool dry = mdr_cli_option(a, "dry-run")->given, stored = mdr_cli_option(a, "stored")->given;
     const char *store = mdr_cli_option(a, "store")->text;
     MDR_TRY(make_jobs(b, archs));
-    if (!dry || mdr_store_exists(store)) MDR_TRY(mdr_store_open(store, !dry, &b->store));
+    if (!b->store && (!dry || mdr_store_exists(store))) MDR_TRY(mdr_store_open(store, !dry, &b->store));
     MDR_TRY(look_up_all(b));
+    if (stored) return print_stored(a, b);
     if (!b->accel) MDR_TRY(mdr_cli_pool(a, &b->pool));
     return dry ? dry_run(b, mdr_cli_option(a, "json")->given) : run_and_score(a, b);
+}
+
+static Err *device(const Args *a, Protocol *p, Bench *b)
+{
+    if (!mdr_cli_option(a, "stored")->given) return mdr_cli_device(a, p, &b->accel);
+    if (mdr_cli_option(a, "dry-run")->given) return MDR_ERR_USER("--stored does not go with --dry-run, which says what is in the store, too");
+    if (mdr_cli_option(a, "threads")->given) return MDR_ERR_USER("--threads does not go with --stored, which runs nothing");
+    MDR_TRY(mdr_store_open(mdr_cli_option(a, "store")->text, false, &b->store));
+    return mdr_cli_stored_device(a, p, b->store, b->arena);
 }
 
 static Err *run(const Args *a)
@@ -187,7 +205,7 @@ static Err *run(const Args *a)
     ArchList archs = {0};
     Err *e = a->n_word || layers->given ? NULL : MDR_ERR_USER("bench wants an architecture, as madras bench '(mh-attention swiglu)*2'");
     if (!e) e = mdr_cli_settle(a, false, tasks->text, "taste", &p);
-    if (!e) e = mdr_cli_device(a, p, &b.accel);
+    if (!e) e = device(a, p, &b);
     if (!e && b.accel && mdr_cli_option(a, "threads")->given) e = MDR_ERR_USER("--threads does not go with a GPU: it wants --device cpu");
     if (!e) e = mdr_cli_archs(p, a->word, a->n_word, layers, &archs);
     b.p = p;
@@ -213,7 +231,8 @@ const CommandDef mdr_commands_bench[] = {
     {"bench", "ARCH... [options]", "score architectures on a protocol's tasks",
      "An architecture is one word: '(mh-attention swiglu)*2'. 'mamba(d_state=2|4|8)*4'\n"
      "is three of them; 'NAME=mamba*4' has a label. Trials in the store are not run\n"
-     "again; after Ctrl-C the same command goes on. Protocols: madras list protocols;\n"
+     "again; after Ctrl-C the same command goes on, --stored prints what there is so\n"
+     "far (of a GPU's trials on any machine). Protocols: madras list protocols;\n"
      "taste is a first impression: one setting a task, one seed, no mean and no rank.\n"
      "Keys of --set: madras list tasks, list model and list training.\n"
      "Example: madras bench --tasks compression '(mh-attention swiglu)*2' 'mamba*4'\n",

@@ -21,21 +21,44 @@ static void say_gpu(void)
     mdr_err_free(e);
 }
 
+/* What is asked for, before anything is opened. auto: still to be settled by precision. */
+typedef struct Wish { StudyDevice device; int32_t gpu, precision; const OptionValue *option; } Wish;
+static Err *wish(const Args *a, const Protocol *p, Wish *w)
+{
+    *w = (Wish){p->device, p->gpu, PRECISION_FLOAT32, mdr_cli_option(a, "device")};
+    if (w->option->given) MDR_TRY(mdr_err_wrap(mdr_study_device(w->option->text, &w->device, &w->gpu), "--device"));
+    MDR_TRY(mdr_study_precision(p, &w->precision));
+    if (w->device != DEVICE_CPU || w->precision == PRECISION_FLOAT32) return NULL;
+    return MDR_ERR_USER("precision bf16 needs a GPU: --device cuda, or --precision float32");
+}
+
 Err *mdr_cli_device(const Args *a, Protocol *p, Accel **accel)
 {
-    const OptionValue *o = mdr_cli_option(a, "device");
-    StudyDevice device = p->device;
-    int32_t gpu = p->gpu, precision;
+    Wish w;
     *accel = NULL;
-    if (o->given) MDR_TRY(mdr_err_wrap(mdr_study_device(o->text, &device, &gpu), "--device"));
-    MDR_TRY(mdr_study_precision(p, &precision));
-    if (device == DEVICE_CUDA) return mdr_err_wrap(open_gpu(gpu, p, accel), o->given ? "--device %s" : "device %s", o->given ? o->text : "cuda");
-    if (precision == PRECISION_FLOAT32) {
-        if (device == DEVICE_AUTO) say_gpu();
-        return NULL;
-    }
-    if (device == DEVICE_CPU) return MDR_ERR_USER("precision bf16 needs a GPU: --device cuda, or --precision float32");
-    return mdr_err_wrap(open_gpu(0, p, accel), "precision bf16 needs a GPU");
+    MDR_TRY(wish(a, p, &w));
+    if (w.device == DEVICE_CUDA)
+        return mdr_err_wrap(open_gpu(w.gpu, p, accel), w.option->given ? "--device %s" : "device %s", w.option->given ? w.option->text : "cuda");
+    if (w.precision == PRECISION_BF16) return mdr_err_wrap(open_gpu(0, p, accel), "precision bf16 needs a GPU");
+    if (w.device == DEVICE_AUTO) say_gpu();
+    return NULL;
+}
+
+/* The trials of a GPU say which; no GPU is wanted to read them. */
+Err *mdr_cli_stored_device(const Args *a, Protocol *p, Store *s, Arena *arena)
+{
+    Wish w;
+    int32_t n;
+    const char **class_name;
+    MDR_TRY(wish(a, p, &w));
+    if (w.device != DEVICE_CUDA && w.precision == PRECISION_FLOAT32) return NULL;
+    MDR_TRY(mdr_store_classes(s, arena, "cuda-", &n, &class_name));
+    if (n == 0) return MDR_ERR_USER("--stored: %s has no trials of a GPU", mdr_store_path(s));
+    if (n > 1)
+        return MDR_ERR_USER("--stored: %s has trials of %s and of %s, and one table never mixes them: use a store for each", mdr_store_path(s),
+                            class_name[0], class_name[1]);
+    p->device_class = mdr_arena_strdup(p->arena, class_name[0]);
+    return NULL;
 }
 
 static const char *memory_text(int64_t bytes, char buf[32])
@@ -62,6 +85,19 @@ static json_t *gpu_json(int32_t i, const AccelInfo *g)
     return o;
 }
 
+static void no_gpu_row(const char *why, Text *t, json_t *rows)
+{
+    if (!rows) {
+        mdr_text_printf(t, "cuda    none: %s\n", why);
+        return;
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "name", json_string("cuda"));
+    json_object_set_new(o, "usable", json_false());
+    json_object_set_new(o, "why_not", json_string(why));
+    json_array_append_new(rows, o);
+}
+
 static void cpu_row(Text *t, json_t *rows)
 {
     if (!rows) {
@@ -81,7 +117,7 @@ void mdr_cli_list_devices(Text *t, json_t *rows)
     char why[256], all[32], left[32];
     int32_t n = mdr_accel_count(why);
     cpu_row(t, rows);
-    if (n == 0 && !rows) mdr_text_printf(t, "cuda    none: %s\n", why);
+    if (n == 0) no_gpu_row(why, t, rows);
     for (int32_t i = 0; i < n; i++) {
         AccelInfo g;
         Err *e = mdr_accel_info(i, &g);

@@ -19,6 +19,8 @@ Err *mdr_cli_measure(const Args *a, bool json, Text *out);   /* measure.c: list 
 Err *mdr_cli_print_plan(const Args *a, const TrialSpec *spec);   /* train_plan.c: train --plan                           */
 /* devices.c: the device that --device, protocol and precision ask for; NULL: the CPU. Sets p->device_class. */
 Err *mdr_cli_device(const Args *a, Protocol *p, Accel **accel);
+/* The same for trials that are only read: a GPU's class is the one that the store has. */
+Err *mdr_cli_stored_device(const Args *a, Protocol *p, Store *s, Arena *arena);
 void mdr_cli_list_devices(Text *t, json_t *rows);
 /* settle.c: the options that say what is run, the same for bench and train. */
 Err *mdr_cli_settle(const Args *a, bool single, const char *tasks, const char *default_protocol, Protocol **p);

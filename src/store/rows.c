@@ -175,3 +175,16 @@ Err *mdr_store_get(Store *s, Arena *a, const char *key, StoreTrial **t) {
 Err *mdr_store_list(Store *s, Arena *a, const char *prefix, int32_t *n, StoreTrial ***t) {
     return query(s, a, "WHERE key>=?1 AND key<?1||'g'", prefix, n, t);
 }
+
+Err *mdr_store_classes(Store *s, Arena *a, const char *prefix, int32_t *n, const char ***name) {
+    enum { MOST = 16 };
+    sqlite3_stmt *q = NULL;
+    int rc = SQLITE_DONE;
+    *n = 0;
+    *name = mdr_arena_alloc(a, MOST * sizeof **name);
+    MDR_TRY(prepare(s, "SELECT DISTINCT class FROM trial WHERE substr(class, 1, length(?1)) = ?1 ORDER BY class", &q));
+    sqlite3_bind_text(q, 1, prefix, -1, SQLITE_STATIC);
+    while (*n < MOST && (rc = sqlite3_step(q)) == SQLITE_ROW) (*name)[(*n)++] = text_of(q, a, 0);
+    sqlite3_finalize(q);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? NULL : mdr_store_error(s->db, s->path, rc);
+}
