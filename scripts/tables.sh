@@ -21,12 +21,13 @@ names() {                                           # names ROOM TYPE PREFIX SUF
         if grep -q "^\(extern \"C\" \)\{0,1\}const $2 $3$id\[" "$f"; then echo "$id"; fi
     done
 }
-own_names() {                                       # own_names ROOM TYPE PREFIX: a file whose array has another's name would be left out
-    for f in src/"$1"/*.c; do
+own_names() {                                       # own_names ROOM TYPE PREFIX SUFFIX: a file whose array has another's name would be left out
+    for f in src/"$1"/*"$4"; do
         [ -f "$f" ] || continue
-        n=$(basename "$f" .c)
+        n=$(basename "$f" "$4")
+        case $n in *.*) continue ;; esac
         id=$3$(echo "$n" | tr '-' '_')
-        has=$(sed -n "s/^const $2 \($3[A-Za-z0-9_]*\)\[.*/\1/p" "$f" | head -1)
+        has=$(sed -nE "s/^(extern \"C\" )?const $2 ($3[A-Za-z0-9_]*)\[.*/\2/p" "$f" | head -1)
         if [ -n "$has" ] && [ "$has" != "$id" ]; then
             echo "$f defines ${has}[]; after the file's name it must be ${id}[]"
             exit 1
@@ -44,7 +45,11 @@ array() {                                           # array TYPE PREFIX FILES na
 }
 table() {                                           # table ROOM TYPE PREFIX FILES
     [ -f "src/$1/$1.h" ] || return 0
-    own_names "$1" "$2" "$3"
+    own_names "$1" "$2" "$3" .c
+    if [ "$1" = op ]; then
+        own_names op CpuRow mdr_cpu_rows_ .cpu.c
+        own_names op CudaRow mdr_cuda_rows_ .cu
+    fi
     {
         echo "/* Made by scripts/tables.sh. */"
         echo "#include \"$1/$1.h\""

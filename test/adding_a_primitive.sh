@@ -98,6 +98,14 @@ cp src/layer/ema.c src/layer/other.c
 make > "$MDR_TEST_DIR/slip.out" 2> "$MDR_TEST_DIR/slip"
 check "a copy that keeps the array's name" has 'src/layer/other.c defines mdr_layers_ema[]; after the file'"'"'s name it must be mdr_layers_other[]' \
     "$MDR_TEST_DIR/slip"
+rm src/layer/other.c
+for f in rope.cpu.c rope.cu; do                      # the same for an op's other files
+    cp "src/op/$f" "src/op/other${f#rope}"
+    sh scripts/tables.sh "$MDR_TEST_DIR/gen" > "$MDR_TEST_DIR/slip.out" 2>&1
+    check "a copy of $f" sh -c 'grep -q "defines mdr_[a-z]*_rows_rope\[\]; after the file.s name it must be mdr_[a-z]*_rows_other\[\]" "$1"' \
+        - "$MDR_TEST_DIR/slip.out"
+    rm "src/op/other${f#rope}"
+done
 sed 's/mdr_layers_ema/mdr_layers_other/' src/layer/ema.c > src/layer/other.c
 make > "$MDR_TEST_DIR/slip.out" 2>&1
 build/madras train --task in-context-recall --arch 'ema' --config "$small" > "$MDR_TEST_DIR/slip" 2>&1
