@@ -1,6 +1,7 @@
 /* Populations on a GPU: milliseconds of a whole training step (data, every gradient, update) for one member, for each architecture,
  * length and population; then where the time goes, kernel by kernel, beside each one's bound: its FLOPs at the datasheet's rate, or
- * its bytes (values of sequences in the precision's size) at the rate at which this GPU copies, measured here.
+ * its bytes (values of sequences in the precision's size) at the rate at which this GPU copies, measured here. At last populations of
+ * different graphs side by side.
  *
  *   build/bench/gpu [PRECISION [ARCH L P]...]      default: bf16, the six cases of docs/gpu-figures.txt */
 #include "net.h"
@@ -51,17 +52,20 @@ static Err *ended(void *ctx, int32_t trial, const TrialResult *r)
     (void)ctx, (void)trial, (void)r;
     return NULL;
 }
-static Err *pace(const Arch *arch, int32_t length, int32_t precision, int32_t members, Accel *accel, double *ms, double *busy)
+typedef struct Mix { int32_t length, members, populations, side_by_side; } Mix;        /* side_by_side 0: as many as the queue likes */
+static Err *pace(const Arch *arch, const Mix *x, int32_t precision, Accel *accel, double *ms, double *busy)
 {
-    TrialSpec *s = mdr_alloc((size_t)members * sizeof *s);
-    const TrialSpec **spec = mdr_alloc((size_t)members * sizeof *spec);
-    Pace r = {.from = -1, .members = members};
-    QueueWatch watch = {.ctx = &r, .tick = tick, .done = ended, .most_members = members};
-    for (int32_t m = 0; m < members; m++) {
-        spec_of(arch, length, precision, (uint64_t)m + 1, &s[m]);
-        spec[m] = &s[m];
+    const int32_t n = x->members * x->populations;
+    TrialSpec *s = mdr_alloc((size_t)n * sizeof *s);
+    const TrialSpec **spec = mdr_alloc((size_t)n * sizeof *spec);
+    Pace r = {.from = -1, .members = n};
+    QueueWatch watch = {.ctx = &r, .tick = tick, .done = ended, .most_members = x->members, .most_populations = x->side_by_side};
+    for (int32_t i = 0; i < n; i++) {
+        spec_of(arch, x->length, precision, (uint64_t)i + 1, &s[i]);
+        s[i].setting.vocab_size += 8 * (i / x->members);              /* a graph of its own                                  */
+        spec[i] = &s[i];
     }
-    Err *e = mdr_train_queue(spec, members, accel, &watch);
+    Err *e = mdr_train_queue(spec, n, accel, &watch);
     if (e && mdr_err_code(e) == MDR_STOPPED) {
         mdr_err_free(e);
         e = NULL;
@@ -184,7 +188,7 @@ static Err *one(const Case *c, int32_t precision, Accel *accel, double copy)
     Err *e = NULL;
     for (int i = 0; i < MDR_COUNT(c->members) && c->members[i] > 0 && !e; i++) {
         double ms, busy;
-        e = pace(a.arch[0], c->length, precision, c->members[i], accel, &ms, &busy);
+        e = pace(a.arch[0], &(Mix){c->length, c->members[i], 1, 1}, precision, accel, &ms, &busy);
         if (e) break;
         printf("%-40s %5d %8d %10.3f %7.2f\n", c->arch, c->length, c->members[i], ms, busy);
         fflush(stdout);
@@ -192,6 +196,28 @@ static Err *one(const Case *c, int32_t precision, Accel *accel, double copy)
     }
     if (!e) e = kernels(a.arch[0], c->length, precision, best, accel, copy);
     fflush(stdout);
+    mdr_model_archs_free(&a);
+    return e;
+}
+
+/* Populations of different graphs, as a protocol has them: one after another, and side by side as the queue does it. */
+static Err *beside(int32_t precision, Accel *accel)
+{
+    static const Mix mixes[] = {{32, 1, 8, 0}, {32, 6, 8, 0}, {128, 1, 8, 0}, {128, 6, 4, 0}, {1024, 1, 4, 0}};
+    ArchList a = {0};
+    MDR_TRY(mdr_model_parse(cases[0].arch, 0, NULL, &a));
+    Err *e = NULL;
+    printf("\npopulations of %s, ms a member and step\n%5s %12s %8s %18s %13s %7s\n", cases[0].arch, "L", "populations", "members", "one after another",
+           "side by side", "busy");
+    for (int i = 0; i < MDR_COUNT(mixes) && !e; i++) {
+        Mix x = mixes[i];
+        double alone, ms, busy;
+        x.side_by_side = 1;
+        e = pace(a.arch[0], &x, precision, accel, &alone, &busy);
+        if (!e) e = pace(a.arch[0], &mixes[i], precision, accel, &ms, &busy);
+        if (!e) printf("%5d %12d %8d %18.3f %13.3f %7.2f\n", x.length, x.populations, x.members, alone, ms, busy);
+        fflush(stdout);
+    }
     mdr_model_archs_free(&a);
     return e;
 }
@@ -219,6 +245,7 @@ int main(int argc, char **argv)
         }
     else
         for (int i = 0; i < MDR_COUNT(cases) && !e; i++) e = one(&cases[i], precision, accel, copy);
+    if (!e && argc <= 2) e = beside(precision, accel);
     mdr_accel_close(accel);
     if (e) {
         fprintf(stderr, "%s (%s)\n", mdr_err_text(e), mdr_err_born(e));

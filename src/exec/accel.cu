@@ -103,6 +103,7 @@ extern "C" Err *mdr_accel_open(int32_t device, Accel **out)
     return NULL;
 }
 
+extern "C" Err *mdr_accel_beside(const Accel *a, Accel **another) { return mdr_accel_open(a->device, another); }
 extern "C" void mdr_accel_close(Accel *a)
 {
     if (!a) return;
@@ -279,6 +280,12 @@ extern "C" Err *mdr_accel_mark(Accel *a, int32_t i)
     if (!a->mark[i]) CUDA_TRY(cudaEventCreate(&a->mark[i]));
     CUDA_TRY(cudaEventRecord(a->mark[i], a->stream));
     return NULL;
+}
+extern "C" bool mdr_accel_reached(Accel *a, int32_t i)
+{
+    if (cudaEventQuery(a->mark[i]) != cudaErrorNotReady) return true;
+    cudaGetLastError();                               /* "not ready" would be taken for the error of what comes next          */
+    return false;
 }
 extern "C" Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds)
 {

@@ -22,6 +22,7 @@ MDR_API Err *mdr_accel_info(int32_t device, AccelInfo *info);
 
 typedef struct Accel Accel;
 MDR_API Err *mdr_accel_open(int32_t device, Accel **a);
+MDR_API Err *mdr_accel_beside(const Accel *a, Accel **another);        /* the same GPU, a stream of its own               */
 MDR_API void mdr_accel_close(Accel *a);                               /* NULL is fine                                    */
 MDR_API const AccelInfo *mdr_accel_about(const Accel *a);
 MDR_API void *mdr_accel_stream(const Accel *a);                       /* cudaStream_t                                    */
@@ -57,9 +58,11 @@ MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
 MDR_API struct Beside *mdr_accel_aside(Accel *a, int32_t i);            /* side i for kernels that fork it themselves, as often as they like */
 MDR_API Err *mdr_accel_join(Accel *a);
 
-/* Times on the device: mark() notes a moment, elapsed() waits for both and gives seconds between them. */
+/* Times on the device: mark() notes a moment, reached() asks whether it is over (true too where the device failed: who waits learns
+ * why), elapsed() waits for both and gives seconds between them. */
 enum { MDR_ACCEL_MARKS = 4096 };
 MDR_API Err *mdr_accel_mark(Accel *a, int32_t i);
+MDR_API bool mdr_accel_reached(Accel *a, int32_t i);
 MDR_API Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds);
 #ifdef __cplusplus
 }

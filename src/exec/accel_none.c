@@ -11,6 +11,7 @@ bool mdr_accel_built(void) { return false; }
 int32_t mdr_accel_count(char *why) { snprintf(why, 256, "this madras was built without CUDA"); return 0; }
 Err *mdr_accel_info(int32_t device, AccelInfo *info) { (void)device; memset(info, 0, sizeof *info); return none(); }
 Err *mdr_accel_open(int32_t device, Accel **a) { (void)device; *a = NULL; return none(); }
+Err *mdr_accel_beside(const Accel *a, Accel **another) { (void)a; *another = NULL; return none(); }
 void mdr_accel_close(Accel *a) { (void)a; }
 const AccelInfo *mdr_accel_about(const Accel *a) { (void)a; return NULL; }
 void *mdr_accel_stream(const Accel *a) { (void)a; return NULL; }
@@ -39,6 +40,7 @@ void *mdr_accel_side(const Accel *a, int32_t i) { (void)a, (void)i; return NULL;
 struct Beside *mdr_accel_aside(Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
 Err *mdr_accel_join(Accel *a) { (void)a; return none(); }
 Err *mdr_accel_mark(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
+bool mdr_accel_reached(Accel *a, int32_t i) { (void)a, (void)i; return true; }
 Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds) { (void)a, (void)from, (void)to; *seconds = 0; return none(); }
 
 /* Never reached: without an Accel there is no step on one. */

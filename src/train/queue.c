@@ -1,149 +1,172 @@
-/* Many trials on one GPU. Trials of one graph form a group; a group trains as one population whose slots are filled from the
- * group's queue, so that the device stays full to its last few trials. Here: groups, their order, how many trials at a time.
+/* Many trials on one GPU. Trials of one graph form a group; a group trains as one population whose slots are filled from the group's
+ * queue, so that the device stays full to its last few trials. A population that does not fill it gets others beside it, each in a lane
+ * with a stream of its own: their kernels fill one another's gaps. One thread serves all lanes: it enqueues pieces of work and takes up
+ * whichever is over first. What a trial gets depends on none of this.
  *
- * How many: what fits in memory, but no more than keep the device busy: beyond that a step only takes longer, and more would be
- * lost when a run is cut short. Out of memory halves it; the trials under way begin again, which changes nothing but time. */
+ * Out of memory: a population that cannot start beside others waits until one of them ends; alone it is halved. The trials under way
+ * begin again, which changes nothing but time. */
 #include "train/queue.h"
-#include <stdlib.h>
+#include <time.h>
 
-enum { FULL_ROWS = 1 << 20, LEAST_FULL = 8, MOST_WORKERS = 16 };   /* rows of a step that fill a GPU (64 members of 128 x 128)   */
+/* Rows of a step (16 members of 128 x 128) beside which no other population starts: more gain little, and more would be lost when a run is
+ * cut short. */
+enum { ENOUGH_ROWS = 1 << 18, MOST_WORKERS = 16 };
+static const struct timespec NAP = {.tv_nsec = 50 * 1000};
 
-typedef struct Group { QueueTrial **trial; int32_t n; double flops; } Group;
-
-/* ---- order ---- */
-/* Small groups first: a sitting that is cut short keeps every trial that ended, so most should end soon. */
-static int by_flops(const void *a, const void *b)
-{
-    double x = ((const Group *)a)->flops, y = ((const Group *)b)->flops;
-    if (x != y) return x > y ? 1 : -1;
-    return ((const Group *)a)->trial[0]->index - ((const Group *)b)->trial[0]->index;
-}
-
-/* Long epochs first: epochs of one length end together, and what is left for the end is short. */
-static int by_length(const void *a, const void *b)
-{
-    const QueueTrial *x = *(QueueTrial *const *)a, *y = *(QueueTrial *const *)b;
-    if (x->walk.epoch_steps != y->walk.epoch_steps) return x->walk.epoch_steps < y->walk.epoch_steps ? 1 : -1;
-    if (x->walk.total != y->walk.total) return x->walk.total < y->walk.total ? 1 : -1;
-    return x->index - y->index;
-}
-
-static int32_t find_groups(Queue *q)
-{
-    int32_t n = 0;
-    for (int32_t i = 0; i < q->n; i++) {
-        QueueTrial *t = &q->trial[i];
-        t->group = n;
-        for (int32_t k = i - 1; k >= 0; k--)              /* the nearest first: trials of one setting lie side by side           */
-            if ((k == i - 1 || q->trial[k].group != q->trial[k + 1].group) && mdr_train_same_graph(t->spec, q->trial[k].spec)) {
-                t->group = q->trial[k].group;
-                break;
-            }
-        n += t->group == n;
-    }
-    return n;
-}
-
-static void fill_groups(Queue *q, Group *group, int32_t n_group)
-{
-    for (int32_t g = 0; g < n_group; g++) {
-        group[g].trial = mdr_alloc((size_t)q->n * sizeof *group[g].trial);
-        for (int32_t i = 0; i < q->n; i++) {
-            QueueTrial *t = &q->trial[i];
-            if (t->group != g) continue;
-            group[g].trial[group[g].n++] = t;
-            group[g].flops += t->step_flops * (double)t->walk.total;
-        }
-        qsort(group[g].trial, (size_t)group[g].n, sizeof *group[g].trial, by_length);
-    }
-    qsort(group, (size_t)n_group, sizeof *group, by_flops);
-}
-
-/* ---- how many at a time ---- */
-static int64_t most_examples(const Group *g)
-{
-    int64_t most = 0;
-    for (int32_t i = 0; i < g->n; i++)
-        if (g->trial[i]->spec->setting.num_train_examples > most) most = g->trial[i]->spec->setting.num_train_examples;
-    return most;
-}
-
-static int32_t population(const Queue *q, const TrainGraphs *graphs, const Group *g)
-{
-    const TrialSpec *s = g->trial[0]->spec;
-    int64_t rows = (int64_t)s->train.batch_size * s->task->rows(&s->setting), full = (FULL_ROWS + rows - 1) / rows, examples = most_examples(g);
-    int64_t room = mdr_accel_free_memory(q->accel), most = full < LEAST_FULL ? LEAST_FULL : full;
-    if (q->watch->most_members > 0) most = q->watch->most_members;
-    if (most > g->n) most = g->n;
-    room -= room / 16;                                    /* the driver's own: recorded steps, modules                           */
-    int64_t fits = 1, over = most + 1;
-    while (over - fits > 1) {
-        int64_t mid = fits + (over - fits) / 2;
-        if (mdr_train_crew_bytes(graphs, s, (int32_t)mid, examples) <= room) fits = mid;
-        else over = mid;
-    }
-    int64_t turns = (g->n + fits - 1) / fits;             /* as many at the end as at the beginning                              */
-    return (int32_t)((g->n + turns - 1) / turns);
-}
-
-static void say(const Queue *q, Text *t)
+void mdr_train_queue_say(const Queue *q, Text *t)
 {
     if (q->watch->say) q->watch->say(q->watch->ctx, mdr_text_str(t));
     mdr_text_free(t);
 }
 
-static void say_population(const Queue *q, const TrainGraphs *graphs, const Group *g, int32_t n)
-{
-    const TrialSpec *s = g->trial[0]->spec;
-    Text t = {0}, arch = {0};
-    mdr_model_print(s->arch, &arch);
-    mdr_text_printf(&t, "%d %s of %s, %d rows, vocabulary %d: %d at a time in %.2f of %.2f GiB", g->n, g->n == 1 ? "trial" : "trials",
-                    s->arch->label ? s->arch->label : mdr_text_str(&arch), s->task->rows(&s->setting), s->setting.vocab_size, n,
-                    (double)mdr_train_crew_bytes(graphs, s, n, most_examples(g)) / 0x1p30, (double)mdr_accel_about(q->accel)->memory / 0x1p30);
-    mdr_text_free(&arch);
-    say(q, &t);
-}
 
-/* ---- running ---- */
-static Err *run_crew(Queue *q, const TrainGraphs *graphs, const Group *g, int32_t n)
+Err *mdr_train_queue_tick(Queue *q)
 {
-    Crew c;
-    Err *e = mdr_train_crew_open(q, graphs, g->trial, g->n, n, &c);
-    if (!e) e = mdr_train_crew_run(&c);
-    mdr_train_crew_close(&c);
-    return e;
-}
-
-static void drop_ended(Group *g)
-{
+    double now = mdr_clock(), sum = 0;
     int32_t n = 0;
-    for (int32_t i = 0; i < g->n; i++)
-        if (!g->trial[i]->ended) g->trial[n++] = g->trial[i];
-    g->n = n;
+    if (!q->watch->tick || now - q->ticked < MDR_QUEUE_TICK * 0.8) return NULL;
+    q->ticked = now;
+    for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
+        const Crew *c = &q->lane[i].crew;
+        for (int32_t m = 0; q->lane[i].group && m < c->n; m++) {
+            const QueueTrial *t = c->slot[m];
+            if (!t) continue;
+            const TrialResult *r = &t->x.result;
+            sum += r->n_epoch ? r->epoch[r->n_epoch - 1].train_loss : t->x.loss;
+            n++;
+        }
+    }
+    q->now.loss = n ? sum / n : 0;
+    q->now.seconds = now - q->begin;
+    q->now.busy = q->now.seconds > 0 ? q->device / q->now.seconds : 0;
+    if (q->watch->tick(q->watch->ctx, &q->now)) return NULL;
+    q->outside = true;
+    return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped");
 }
 
-static Err *run_group(Queue *q, Group *g)
+/* ---- lanes ---- */
+static int64_t rows_in_work(const Queue *q)
 {
-    TrainGraphs graphs = {0};
+    int64_t rows = 0;
+    for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
+        const Crew *c = &q->lane[i].crew;
+        for (int32_t m = 0; q->lane[i].group && m < c->n; m++)
+            if (c->slot[m]) rows += (int64_t)c->batch * c->rows;
+    }
+    return rows;
+}
+
+static void leave_lane(Queue *q, Lane *l)
+{
+    mdr_train_crew_close(&l->crew);
+    mdr_train_graphs_close(&l->graphs);
+    mdr_train_group_drop_ended(l->group);
+    l->group->state = l->group->n > 0 ? GROUP_WAITS : GROUP_ENDED;
+    l->group = NULL;
+    q->taken--;
+}
+
+/* A population that ran out of memory has left its lane: it waits for others to end, or tries again with half as many slots. */
+static Err *out_of_memory(Queue *q, Group *g, Err *e)
+{
+    Text t = {0};
+    q->tight = q->taken > 0;
+    if (!q->tight && g->at_once <= 1) return e;
+    if (!q->tight) {
+        g->at_once /= 2;
+        mdr_text_printf(&t, "%s: %d at a time from here on", mdr_err_text(e), g->at_once);
+        mdr_train_queue_say(q, &t);
+    }
+    mdr_err_free(e);
+    return NULL;
+}
+
+static Err *start(Queue *q, Lane *l, bool beside)
+{
+    Group *g = l->group;
     const TrialSpec *s = g->trial[0]->spec;
     const DeviceDef *device = s->train.precision == PRECISION_BF16 ? &mdr_exec_cuda_bf16 : &mdr_exec_cuda;
-    Err *e = mdr_train_graphs_open(s, device, MDR_EVAL_BATCH, &graphs);
-    for (int32_t n = e ? 0 : population(q, &graphs, g); !e && g->n > 0; drop_ended(g)) {
-        if (n > g->n) n = g->n;
-        say_population(q, &graphs, g, n);
-        e = run_crew(q, &graphs, g, n);
-        if (!mdr_accel_is_oom(e) || n == 1) continue;
-        Text t = {0};
-        n /= 2;
-        mdr_text_printf(&t, "%s: %d at a time from here on", mdr_err_text(e), n);
-        say(q, &t);
-        mdr_err_free(e);
-        e = NULL;
+    bool fits = true;
+    if (!l->accel) MDR_TRY(mdr_accel_beside(q->accel, &l->accel));
+    MDR_TRY(mdr_train_graphs_open(s, device, MDR_EVAL_BATCH, &l->graphs));
+    int32_t slots = mdr_train_group_slots(q, &l->graphs, g, &fits);
+    if (beside && !fits) {
+        q->tight = true;
+        return NULL;
     }
-    mdr_train_graphs_close(&graphs);
-    return e;
+    if (g->at_once == 0 || slots < g->at_once) g->at_once = slots;
+    if (g->at_once > g->n) g->at_once = g->n;
+    mdr_train_group_say(q, &l->graphs, g, g->at_once);
+    MDR_TRY(mdr_train_crew_open(q, l->accel, &l->graphs, g->trial, g->n, g->at_once, &l->crew));
+    return mdr_train_crew_start(&l->crew);
 }
 
+/* Takes the next group into a free lane. */
+static Err *enter_lane(Queue *q, Group *g)
+{
+    Lane *l = q->lane;
+    bool beside = q->taken > 0;
+    while (l->group) l++;
+    l->group = g;
+    q->taken++;
+    g->state = GROUP_RUNS;
+    Err *e = start(q, l, beside);
+    if (!e && !q->tight) return NULL;
+    leave_lane(q, l);
+    return mdr_accel_is_oom(e) ? out_of_memory(q, g, e) : e;
+}
+
+static Err *fill_lanes(Queue *q)
+{
+    int32_t most = q->watch->most_populations;
+    if (most <= 0 || most > MDR_QUEUE_LANES) most = MDR_QUEUE_LANES;
+    for (;;) {
+        if (q->taken > 0 && (q->tight || q->taken == most || rows_in_work(q) >= ENOUGH_ROWS)) return NULL;
+        Group *g = q->group, *end = q->group + q->n_group;
+        while (g < end && g->state != GROUP_WAITS) g++;
+        if (g == end) return NULL;
+        MDR_TRY(enter_lane(q, g));
+    }
+}
+
+/* The lane whose work is over first; NULL: all are free. */
+static Lane *await_lane(Queue *q)
+{
+    for (; q->taken > 0; nanosleep(&NAP, NULL))
+        for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
+            Lane *l = &q->lane[(q->turn + i) % MDR_QUEUE_LANES];
+            if (!l->group || (q->taken > 1 && !mdr_train_crew_reached(&l->crew))) continue;
+            q->turn = (int32_t)(l - q->lane) + 1;
+            return l;
+        }
+    return NULL;
+}
+
+static Err *run_lanes(Queue *q)
+{
+    for (;;) {
+        MDR_TRY(fill_lanes(q));
+        Lane *l = await_lane(q);
+        if (!l) return NULL;
+        Group *g = l->group;
+        Err *e = mdr_train_crew_go_on(&l->crew);
+        if (!e && !mdr_train_crew_over(&l->crew)) continue;
+        q->tight = false;
+        leave_lane(q, l);
+        if (mdr_accel_is_oom(e)) e = out_of_memory(q, g, e);
+        MDR_TRY(e);
+    }
+}
+
+static void close_lanes(Queue *q)
+{
+    for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
+        if (q->lane[i].group) leave_lane(q, &q->lane[i]);
+        mdr_accel_close(q->lane[i].accel);
+    }
+}
+
+/* ---- all of it ---- */
 static Err *open_trials(Queue *q, const TrialSpec *const *specs)
 {
     TrialCost cost = {0};
@@ -166,15 +189,13 @@ static Err *open_trials(Queue *q, const TrialSpec *const *specs)
 
 static Err *run(Queue *q, const TrialSpec *const *specs)
 {
+    int32_t workers = mdr_cpu_count();
     MDR_TRY(open_trials(q, specs));
-    int32_t n = find_groups(q), workers = mdr_cpu_count();
     MDR_TRY(mdr_pool_open(workers > MOST_WORKERS ? MOST_WORKERS : workers, &q->pool));
-    Group *group = mdr_alloc((size_t)(n + 1) * sizeof *group);
-    Err *e = NULL;
-    fill_groups(q, group, n);
-    for (int32_t g = 0; g < n && !e; g++) e = run_group(q, &group[g]);
-    for (int32_t g = 0; g < n; g++) mdr_free(group[g].trial);
-    mdr_free(group);
+    mdr_train_groups_open(q);
+    Err *e = run_lanes(q);
+    close_lanes(q);
+    mdr_train_groups_close(q);
     mdr_pool_close(q->pool);
     return e;
 }

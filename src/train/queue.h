@@ -1,5 +1,6 @@
-/* The queue's own business, shared by its files: queue.c (which trials, in which order, how many at a time), queue_crew.c (one
- * population: memory, recorded steps, who sits where), queue_round.c (training and evaluating it). */
+/* The queue's own business, shared by its files: queue_groups.c (which trials train together, in which order, how many at a time), queue.c
+ * (populations side by side), queue_crew.c (one population: memory, recorded steps, who sits where), queue_round.c (training and evaluating
+ * it). */
 #ifndef MDR_TRAIN_QUEUE_H
 #define MDR_TRAIN_QUEUE_H
 #include "task/draw.h"
@@ -7,7 +8,9 @@
 #include "train/internal.h"
 #include "train/queue_device.h"
 
-enum { MDR_QUEUE_ROUND = 512 };           /* most steps without the host                                                 */
+enum { MDR_QUEUE_ROUND = 512, MDR_QUEUE_LANES = 8 };   /* most steps without the host; most populations side by side          */
+
+#define MDR_QUEUE_TICK 0.25               /* seconds between looks at the watch                                          */
 
 typedef struct QueueTrial {
     const TrialSpec *spec;
@@ -18,20 +21,10 @@ typedef struct QueueTrial {
     bool ended;
 } QueueTrial;
 
-typedef struct Queue {
-    int32_t n;
-    QueueTrial *trial;
-    Accel *accel;
-    const QueueWatch *watch;
-    Pool *pool;                           /* the host's part: starting values                                            */
-    QueueProgress now;
-    double begin, device, ticked;         /* clock; seconds the device worked; clock of the last tick                    */
-    bool outside;                         /* the error is the watch's, not the device's                                  */
-} Queue;
-
 /* A population of trials of one graph. A slot holds a trial or nothing; whoever ends gives its slot to the next at a border. */
 typedef struct Crew {
-    Queue *q;
+    struct Queue *q;
+    Accel *accel;                         /* its own stream                                                              */
     const TrainGraphs *graphs;
     QueueTrial **trial;                   /* those to run, in the order in which they start                              */
     int32_t n_trial, next;
@@ -42,12 +35,12 @@ typedef struct Crew {
     Population *pop;
     Exec *exec, *eval;
     void *memory;                         /* the device's: what follows                                                  */
-    QueueState *state;                    /* [n]                                                                         */
+    QueueState *state, *eval_state;       /* [n]; with what an evaluation of a split begins                               */
     double *rate;                         /* [MDR_QUEUE_ROUND][n]                                                        */
     int32_t *first, *order, *work;        /* [n]; [n][examples]; of drawing                                              */
-    DrawMember *draw, *eval_draw;         /* [n]                                                                         */
+    DrawMember *draw, *eval_draw, *split_draw;   /* [n], of the split being evaluated [n], [2][n]: valid, test            */
     int64_t *size;                        /* [n] examples of the split being evaluated                                   */
-    SplitScore *score;                    /* [n]                                                                         */
+    SplitScore *score, *split_score;      /* [n], [2][n]                                                                  */
     QueueState *host_state;               /* the host's: the same                                                        */
     double *host_rate;
     int32_t *host_order;                  /* of epoch order_epoch[m] of slot m's trial                                   */
@@ -58,16 +51,54 @@ typedef struct Crew {
     void **ctx;                           /* [n] the device's: what a task was set up with                               */
     int64_t *ctx_bytes;
     int32_t left;                         /* steps until the next tick, by the pace so far                               */
+    bool evaluates;                       /* what is under way: an evaluation, or so many steps, enqueued then           */
+    int64_t steps;
+    double enqueued;
 } Crew;
 
+/* Trials of one graph. at_once: slots of its population, 0: not chosen yet. */
+typedef enum GroupState { GROUP_WAITS, GROUP_RUNS, GROUP_ENDED } GroupState;
+typedef struct Group { QueueTrial **trial; int32_t n, at_once; double flops; GroupState state; } Group;
+
+typedef struct Lane { Group *group; TrainGraphs graphs; Accel *accel; Crew crew; } Lane;       /* group NULL: free             */
+
+typedef struct Queue {
+    int32_t n, n_group;
+    QueueTrial *trial;
+    Group *group;                         /* in the order in which they start                                            */
+    Lane lane[MDR_QUEUE_LANES];
+    Accel *accel;
+    const QueueWatch *watch;
+    Pool *pool;                           /* the host's part: starting values                                            */
+    QueueProgress now;
+    double begin, device, covered, ticked;/* clock; seconds the device worked, known up to this clock; clock of the last tick */
+    int32_t taken, turn;                  /* lanes; the one to be asked first                                            */
+    bool tight;                           /* no memory for one more population                                           */
+    bool outside;                         /* the error is the watch's, not the device's                                  */
+} Queue;
+
+/* queue_groups.c */
+void mdr_train_groups_open(Queue *q);
+void mdr_train_groups_close(Queue *q);
+void mdr_train_group_drop_ended(Group *g);
+/* Slots for a group: as many as keep the device busy, or as fit; *all: do as many fit as it wants? */
+int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, const Group *g, bool *all);
+void mdr_train_group_say(const Queue *q, const TrainGraphs *graphs, const Group *g, int32_t slots);
 /* queue_crew.c */
 int64_t mdr_train_crew_bytes(const TrainGraphs *g, const TrialSpec *s, int32_t n, int64_t examples);   /* of the device   */
-Err *mdr_train_crew_open(Queue *q, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c);
+Err *mdr_train_crew_open(Queue *q, Accel *a, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c);
 void mdr_train_crew_close(Crew *c);                                                     /* unfinished trials go back      */
 Err *mdr_train_crew_admit(Crew *c);                                                     /* fills free slots              */
 void mdr_train_crew_order(Crew *c, int32_t slot, int64_t epoch);                        /* host_order                    */
 Err *mdr_train_crew_send_order(Crew *c, int32_t slot);
 Err *mdr_train_crew_leave(Crew *c, int32_t slot);                                       /* its trial has ended           */
-/* queue_round.c: until every trial has ended. */
-Err *mdr_train_crew_run(Crew *c);
+/* queue_round.c. start: enqueues the first steps. go_on: takes what was enqueued (waits for it) and enqueues what follows; over once no slot
+ * is taken. reached: would go_on not wait? */
+Err *mdr_train_crew_start(Crew *c);
+Err *mdr_train_crew_go_on(Crew *c);
+bool mdr_train_crew_reached(const Crew *c);
+bool mdr_train_crew_over(const Crew *c);
+/* queue.c. tick: looks at the watch, a few times a second. say frees t. */
+Err *mdr_train_queue_tick(Queue *q);
+void mdr_train_queue_say(const Queue *q, Text *t);
 #endif

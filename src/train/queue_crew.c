@@ -19,14 +19,17 @@ static int64_t lay_out(Crew *c, char *memory)
     char *at = memory;
     int64_t n = c->n;
     c->state = carve(&at, n * (int64_t)sizeof *c->state);
+    c->eval_state = carve(&at, n * (int64_t)sizeof *c->eval_state);
     c->rate = carve(&at, n * MDR_QUEUE_ROUND * (int64_t)sizeof *c->rate);
     c->first = carve(&at, n * (int64_t)sizeof *c->first);
     c->order = carve(&at, n * c->examples * (int64_t)sizeof *c->order);
     c->work = carve(&at, mdr_cuda_draw_work(c->n, c->batch > MDR_EVAL_BATCH ? c->batch : MDR_EVAL_BATCH, c->rows));
     c->draw = carve(&at, n * (int64_t)sizeof *c->draw);
     c->eval_draw = carve(&at, n * (int64_t)sizeof *c->eval_draw);
+    c->split_draw = carve(&at, 2 * n * (int64_t)sizeof *c->split_draw);
     c->size = carve(&at, n * (int64_t)sizeof *c->size);
     c->score = carve(&at, n * (int64_t)sizeof *c->score);
+    c->split_score = carve(&at, 2 * n * (int64_t)sizeof *c->split_score);
     return at - memory;
 }
 
@@ -59,14 +62,14 @@ static Err *draw(Crew *c, Exec *e, void *stream, const DrawMember *members, int3
     void *tokens = mdr_exec_accel_input(e, 0, &stride[0]), *targets = mdr_exec_accel_input(e, 1, &stride[1]);
     void *inv = mdr_exec_accel_input(e, 2, &stride[2]);
     mdr_cuda_draw(stream, c->n, batch, c->rows, members, c->first, mdr_exec_accel_n_seq(e), tokens, targets, inv, c->work);
-    return mdr_accel_launched(c->q->accel);
+    return mdr_accel_launched(c->accel);
 }
 
 static Err *before_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     mdr_cuda_queue_before(stream, c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first, mdr_exec_accel_n_seq(e));
-    return mdr_accel_launched(c->q->accel);
+    return mdr_accel_launched(c->accel);
 }
 static Err *draw_step(void *ctx, Exec *e, void *stream)
 {
@@ -79,13 +82,13 @@ static Err *after_step(void *ctx, Exec *e, void *stream)
     int64_t member;
     const double *loss = mdr_exec_accel_sum(e, 0, &member);
     mdr_cuda_queue_after(stream, c->n, c->state, mdr_exec_accel_n_seq(e), loss, member, mdr_exec_accel_norm(e), mdr_exec_accel_hyper(e));
-    return mdr_accel_launched(c->q->accel);
+    return mdr_accel_launched(c->accel);
 }
 static Err *before_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     mdr_cuda_queue_before(stream, c->n, MDR_EVAL_BATCH, c->state, NULL, NULL, c->first, mdr_exec_accel_n_seq(e));
-    return mdr_accel_launched(c->q->accel);
+    return mdr_accel_launched(c->accel);
 }
 static Err *draw_eval(void *ctx, Exec *e, void *stream)
 {
@@ -98,12 +101,12 @@ static Err *after_eval(void *ctx, Exec *e, void *stream)
     int64_t loss_member, count_member;
     const double *loss = mdr_exec_accel_sum(e, 0, &loss_member), *counts = mdr_exec_accel_sum(e, 1, &count_member);
     mdr_cuda_score(stream, c->n, mdr_exec_accel_n_seq(e), c->vocab, NULL, loss, loss_member, counts, count_member, c->size, c->score);
-    return mdr_accel_launched(c->q->accel);
+    return mdr_accel_launched(c->accel);
 }
 
 static Err *open_device(Crew *c)
 {
-    Accel *a = c->q->accel;
+    Accel *a = c->accel;
     int64_t bytes = lay_out(c, NULL);
     MDR_TRY(mdr_exec_population_new(c->graphs->plan, a, c->n, &c->pop));
     MDR_TRY(mdr_exec_open_accel(c->graphs->plan, a, c->n, &c->exec));
@@ -118,11 +121,11 @@ static Err *open_device(Crew *c)
     return mdr_exec_record(c->eval, c->pop, false, &(ExecHooks){before_eval, draw_eval, after_eval, c});
 }
 
-Err *mdr_train_crew_open(Queue *q, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c)
+Err *mdr_train_crew_open(Queue *q, Accel *a, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c)
 {
     const TrialSpec *s = trial[0]->spec;
-    *c = (Crew){.q = q, .graphs = g, .trial = trial, .n_trial = n_trial, .n = n, .batch = s->train.batch_size, .vocab = s->setting.vocab_size,
-                .rows = s->task->rows(&s->setting), .left = 8};
+    *c = (Crew){.q = q, .accel = a, .graphs = g, .trial = trial, .n_trial = n_trial, .n = n, .batch = s->train.batch_size,
+                .vocab = s->setting.vocab_size, .rows = s->task->rows(&s->setting), .left = 8};
     for (int32_t i = 0; i < n_trial; i++)
         if (trial[i]->spec->setting.num_train_examples > c->examples) c->examples = trial[i]->spec->setting.num_train_examples;
     host_memory(c);
@@ -142,14 +145,15 @@ static void put_back(Crew *c, QueueTrial *t)
 
 void mdr_train_crew_close(Crew *c)
 {
+    if (c->accel) mdr_err_free(mdr_accel_sync(c->accel));            /* steps may be under way yet                                          */
     for (int32_t m = 0; m < c->n; m++) {
         if (c->slot[m]) put_back(c, c->slot[m]);
-        mdr_accel_free(c->q->accel, c->ctx[m]);
+        mdr_accel_free(c->accel, c->ctx[m]);
     }
     mdr_exec_close(c->exec);
     mdr_exec_close(c->eval);
     mdr_exec_population_free(c->pop);
-    mdr_accel_free(c->q->accel, c->memory);
+    mdr_accel_free(c->accel, c->memory);
     mdr_free(c->slot);
     mdr_free(c->host_state);
     mdr_free(c->host_rate);
@@ -175,7 +179,7 @@ void mdr_train_crew_order(Crew *c, int32_t m, int64_t epoch)
 Err *mdr_train_crew_send_order(Crew *c, int32_t m)
 {
     int64_t at = m * c->examples, bytes = c->slot[m]->spec->setting.num_train_examples * (int64_t)sizeof *c->order;
-    return mdr_accel_upload(c->q->accel, c->order + at, c->host_order + at, bytes);
+    return mdr_accel_upload(c->accel, c->order + at, c->host_order + at, bytes);
 }
 
 typedef struct Starts { Crew *c; const int32_t *slot; int32_t n, workers; float *param; } Starts;
@@ -191,7 +195,7 @@ static void start_job(void *ctx, int worker)
 /* Setup knows nothing of splits: one copy serves all three. */
 static Err *send_data(Crew *c, int32_t m)
 {
-    Accel *a = c->q->accel;
+    Accel *a = c->accel;
     Dataset *const *data = c->slot[m]->x.data;
     int64_t bytes;
     const void *ctx = mdr_task_ctx(data[SPLIT_TRAIN], &bytes);
@@ -212,8 +216,8 @@ static Err *send_start(Crew *c, int32_t m, const float *param)
 {
     int64_t bytes = c->pop->stride * (int64_t)sizeof *param;
     MDR_TRY(mdr_exec_population_put(c->pop, POP_PARAM, m, param));
-    MDR_TRY(mdr_accel_fill(c->q->accel, (char *)c->pop->m + m * bytes, 0, bytes));
-    MDR_TRY(mdr_accel_fill(c->q->accel, (char *)c->pop->v + m * bytes, 0, bytes));
+    MDR_TRY(mdr_accel_fill(c->accel, (char *)c->pop->m + m * bytes, 0, bytes));
+    MDR_TRY(mdr_accel_fill(c->accel, (char *)c->pop->v + m * bytes, 0, bytes));
     MDR_TRY(mdr_train_crew_send_order(c, m));
     return send_data(c, m);
 }
@@ -260,7 +264,9 @@ Err *mdr_train_crew_admit(Crew *c)
         }
     }
     mdr_free(slot);
-    if (!e && any) e = mdr_accel_upload(c->q->accel, c->draw, c->host_draw + SPLIT_TRAIN * c->n, c->n * (int64_t)sizeof *c->draw);
+    int64_t bytes = c->n * (int64_t)sizeof *c->draw;
+    if (!e && any) e = mdr_accel_upload(c->accel, c->draw, c->host_draw + SPLIT_TRAIN * c->n, bytes);
+    if (!e && any) e = mdr_accel_upload(c->accel, c->split_draw, c->host_draw + SPLIT_VALID * c->n, 2 * bytes);
     return e;
 }
 

@@ -1,10 +1,8 @@
-/* Training and evaluating one population. A round: R training steps enqueued at once, R = up to the next border of any trial (the
- * end of its epoch or budget), at most what makes progress visible a few times a second; then one wait. Trials at a border are
- * evaluated on both splits while the others rest, their epochs are written down, and free slots are filled. What a trial gets
- * depends on none of this: rounds only cut its steps into pieces. */
+/* Training and evaluating one population, piece by piece. A round: R training steps enqueued at once, R = up to the next border of any
+ * trial (the end of its epoch or budget), at most what makes progress visible a few times a second. Then trials at a border are evaluated
+ * on both splits while the others rest, their epochs are written down, and free slots are filled. While a piece is under way the host
+ * waits for none: other populations have their turns. What a trial gets depends on none of this: rounds only cut its steps into pieces. */
 #include "train/queue.h"
-
-static const double TICK = 0.25;                      /* seconds between looks at the watch                                  */
 
 static int64_t to_border(const Walk *w)
 {
@@ -13,46 +11,31 @@ static int64_t to_border(const Walk *w)
 }
 static bool at_border(const Walk *w) { return w->step > 0 && (w->step % w->epoch_steps == 0 || w->step >= w->total); }
 
-static Err *tick(Crew *c)
+static Err *replay(Exec *e, int64_t n)
 {
-    Queue *q = c->q;
-    double now = mdr_clock(), sum = 0;
-    int32_t n = 0;
-    if (!q->watch->tick || now - q->ticked < TICK * 0.8) return NULL;
-    q->ticked = now;
-    for (int32_t m = 0; m < c->n; m++) {
-        const QueueTrial *t = c->slot[m];
-        if (!t) continue;
-        const TrialResult *r = &t->x.result;
-        sum += r->n_epoch ? r->epoch[r->n_epoch - 1].train_loss : t->x.loss;
-        n++;
-    }
-    q->now.loss = n ? sum / n : 0;
-    q->now.seconds = now - q->begin;
-    q->now.busy = q->now.seconds > 0 ? q->device / q->now.seconds : 0;
-    if (q->watch->tick(q->watch->ctx, &q->now)) return NULL;
-    q->outside = true;
-    return mdr_err_new(MDR_STOPPED, __FILE__, __LINE__, "stopped");
+    for (int64_t i = 0; i < n; i++) MDR_TRY(mdr_exec_replay(e));
+    return NULL;
 }
 
-/* Enqueues n steps between two marks. */
-static Err *replay(Crew *c, Exec *e, int64_t n)
+/* A piece of work lies between marks 0 and 1. */
+bool mdr_train_crew_reached(const Crew *c) { return mdr_accel_reached(c->accel, 1); }
+
+/* It has ended: seconds in which this or another population kept the device at work count once. */
+static Err *worked(const Crew *c)
 {
-    MDR_TRY(mdr_accel_mark(c->q->accel, 0));
-    for (int64_t i = 0; i < n; i++) MDR_TRY(mdr_exec_replay(e));
-    return mdr_accel_mark(c->q->accel, 1);
-}
-static Err *worked(Crew *c, double *seconds)
-{
-    MDR_TRY(mdr_accel_elapsed(c->q->accel, 0, 1, seconds));
-    c->q->device += *seconds;
+    Queue *q = c->q;
+    double seconds = 0;
+    MDR_TRY(mdr_accel_elapsed(c->accel, 0, 1, &seconds));
+    double now = mdr_clock(), begin = now - seconds > q->covered ? now - seconds : q->covered;
+    if (now > begin) q->device += now - begin;
+    q->covered = now;
     return NULL;
 }
 
 /* ---- training ---- */
 static int64_t round_steps(const Crew *c)
 {
-    int64_t n = c->left < MDR_QUEUE_ROUND ? c->left : MDR_QUEUE_ROUND;
+    int64_t most = MDR_QUEUE_ROUND / c->q->taken, n = c->left < most ? c->left : most;      /* a full queue would hold the host up       */
     for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m] && to_border(&c->slot[m]->walk) < n) n = to_border(&c->slot[m]->walk);
     return n;
@@ -71,7 +54,7 @@ static Err *send_round(Crew *c, int64_t steps)
         for (int64_t i = 0; i < steps; i++)
             c->host_rate[i * c->n + m] = mdr_train_rate(&t->spec->train, w->step + i, w->total, w->epoch_steps);
     }
-    Accel *a = c->q->accel;
+    Accel *a = c->accel;
     MDR_TRY(mdr_accel_upload(a, c->rate, c->host_rate, steps * c->n * (int64_t)sizeof *c->rate));
     MDR_TRY(mdr_accel_upload(a, mdr_exec_accel_hyper(c->exec), c->pop->hyper, c->n * (int64_t)sizeof *c->pop->hyper));
     return mdr_accel_upload(a, c->state, c->host_state, c->n * (int64_t)sizeof *c->state);
@@ -97,29 +80,37 @@ static Err *take_round(Crew *c)
     return NULL;
 }
 
-static Err *train_round(Crew *c)
+static Err *begin_round(Crew *c)
 {
     int64_t steps = round_steps(c);
-    double begin = mdr_clock(), seconds = 0;
+    c->evaluates = false;
+    c->steps = steps;
+    c->enqueued = mdr_clock();
     MDR_TRY(send_round(c, steps));
-    MDR_TRY(replay(c, c->exec, steps));
+    MDR_TRY(mdr_accel_mark(c->accel, 0));
+    MDR_TRY(replay(c->exec, steps));
+    MDR_TRY(mdr_accel_mark(c->accel, 1));
     for (int32_t m = 0; m < c->n; m++) {              /* while the device works: the next epochs' orders                     */
         const Walk *w = c->slot[m] ? &c->slot[m]->walk : NULL;
         if (w && to_border(w) == steps && w->step + steps < w->total) mdr_train_crew_order(c, m, (w->step + steps) / w->epoch_steps);
     }
-    MDR_TRY(mdr_accel_download(c->q->accel, c->host_state, c->state, c->n * (int64_t)sizeof *c->state));
-    MDR_TRY(worked(c, &seconds));
-    double pace = (mdr_clock() - begin) / (double)steps, left = TICK / (pace > 1e-6 ? pace : 1e-6);
+    return NULL;
+}
+
+static Err *end_round(Crew *c)
+{
+    MDR_TRY(mdr_accel_download(c->accel, c->host_state, c->state, c->n * (int64_t)sizeof *c->state));
+    MDR_TRY(worked(c));
+    double pace = (mdr_clock() - c->enqueued) / (double)c->steps, left = MDR_QUEUE_TICK / (pace > 1e-6 ? pace : 1e-6);
     c->left = left < 1 ? 1 : left > MDR_QUEUE_ROUND ? MDR_QUEUE_ROUND : (int32_t)left;
     return take_round(c);
 }
 
 /* ---- evaluation ---- */
-static Err *score_split(Crew *c, Split split, SplitScore *score)
+/* All that both splits begin with is sent before the first: later the host would wait for the device. */
+static Err *send_evaluation(Crew *c, int64_t *most)
 {
-    Accel *a = c->q->accel;
-    int64_t most = 0, n = c->n;
-    double seconds;
+    *most = 0;
     for (int32_t m = 0; m < c->n; m++) {
         const QueueTrial *t = c->slot[m];
         c->host_state[m] = (QueueState){0};
@@ -127,15 +118,28 @@ static Err *score_split(Crew *c, Split split, SplitScore *score)
         int32_t size = t->spec->setting.num_test_examples, batches = (size + MDR_EVAL_BATCH - 1) / MDR_EVAL_BATCH;
         c->host_state[m] = (QueueState){.left = batches, .size = size};
         c->host_size[m] = size;
-        if (batches > most) most = batches;
+        if (batches > *most) *most = batches;
     }
-    MDR_TRY(mdr_accel_upload(a, c->state, c->host_state, n * (int64_t)sizeof *c->state));
-    MDR_TRY(mdr_accel_upload(a, c->eval_draw, c->host_draw + split * n, n * (int64_t)sizeof *c->eval_draw));
-    MDR_TRY(mdr_accel_upload(a, c->size, c->host_size, n * (int64_t)sizeof *c->size));
-    MDR_TRY(mdr_accel_fill(a, c->score, 0, n * (int64_t)sizeof *c->score));
-    MDR_TRY(replay(c, c->eval, most));
-    MDR_TRY(mdr_accel_download(a, score, c->score, n * (int64_t)sizeof *score));
-    return worked(c, &seconds);
+    MDR_TRY(mdr_accel_upload(c->accel, c->eval_state, c->host_state, c->n * (int64_t)sizeof *c->state));
+    return mdr_accel_upload(c->accel, c->size, c->host_size, c->n * (int64_t)sizeof *c->size);
+}
+
+static Err *copy(const Crew *c, void *to, const void *from, int64_t bytes) { return mdr_accel_copy(c->accel, to, bytes, from, bytes, bytes, 1); }
+
+static Err *begin_evaluation(Crew *c)
+{
+    int64_t most, n = c->n;
+    c->evaluates = true;
+    MDR_TRY(send_evaluation(c, &most));
+    MDR_TRY(mdr_accel_mark(c->accel, 0));
+    for (int k = 0; k < 2; k++) {                     /* valid, test                                                         */
+        MDR_TRY(copy(c, c->state, c->eval_state, n * (int64_t)sizeof *c->state));
+        MDR_TRY(copy(c, c->eval_draw, c->split_draw + k * n, n * (int64_t)sizeof *c->eval_draw));
+        MDR_TRY(mdr_accel_fill(c->accel, c->score, 0, n * (int64_t)sizeof *c->score));
+        MDR_TRY(replay(c->eval, most));
+        MDR_TRY(copy(c, c->split_score + k * n, c->score, n * (int64_t)sizeof *c->score));
+    }
+    return mdr_accel_mark(c->accel, 1);
 }
 
 static Err *end_epoch(Crew *c, int32_t m)
@@ -155,32 +159,40 @@ static bool any_at_border(const Crew *c)
     return false;
 }
 
-static Err *evaluate(Crew *c)
+static Err *end_evaluation(Crew *c)
 {
-    MDR_TRY(score_split(c, SPLIT_VALID, c->host_score));
-    MDR_TRY(score_split(c, SPLIT_TEST, c->host_score + c->n));
+    MDR_TRY(mdr_accel_download(c->accel, c->host_score, c->split_score, 2 * c->n * (int64_t)sizeof *c->host_score));
+    MDR_TRY(worked(c));
     for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m] && at_border(&c->slot[m]->walk)) MDR_TRY(end_epoch(c, m));
     return NULL;
 }
 
-static bool all_free(const Crew *c)
+/* ---- from piece to piece ---- */
+bool mdr_train_crew_over(const Crew *c)
 {
     for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m]) return false;
     return true;
 }
 
-Err *mdr_train_crew_run(Crew *c)
+Err *mdr_train_crew_start(Crew *c)
 {
     MDR_TRY(mdr_train_crew_admit(c));
-    while (!all_free(c)) {
-        MDR_TRY(train_round(c));
-        bool border = any_at_border(c);
-        if (border) MDR_TRY(evaluate(c));
-        MDR_TRY(tick(c));
-        /* Not before a border, so that epochs of one length go on ending together and are evaluated together. */
-        if (border || all_free(c)) MDR_TRY(mdr_train_crew_admit(c));
+    return begin_round(c);
+}
+
+Err *mdr_train_crew_go_on(Crew *c)
+{
+    bool border = c->evaluates;
+    if (border) {
+        MDR_TRY(end_evaluation(c));
+    } else {
+        MDR_TRY(end_round(c));
+        if (any_at_border(c)) return begin_evaluation(c);
     }
-    return NULL;
+    MDR_TRY(mdr_train_queue_tick(c->q));
+    /* Not before a border, so that epochs of one length go on ending together and are evaluated together. */
+    if (border || mdr_train_crew_over(c)) MDR_TRY(mdr_train_crew_admit(c));
+    return mdr_train_crew_over(c) ? NULL : begin_round(c);
 }

@@ -106,9 +106,10 @@ typedef struct QueueWatch {
     Err *(*done)(void *ctx, int32_t trial, const TrialResult *r); /* as each trial ends                                   */
     void (*epoch)(void *ctx, int32_t trial, const TrialResult *r);   /* after each of its evaluations; NULL: nobody asks  */
     void (*say)(void *ctx, const char *sentence);                 /* population sizes, memory that ran out, ...           */
-    int32_t most_members;                 /* 0: what fits                                                                */
+    int32_t most_members;                 /* of a population; 0: what fits                                               */
+    int32_t most_populations;             /* side by side; 0: what keeps the device busy                                 */
 } QueueWatch;
-/* Runs all trials. Trials of one graph train side by side; whoever ends gives its place to the next of the same graph. An error of the
- * device ends it; what had ended was handed to done(). */
+/* Runs all trials. Trials of one graph train as a population; whoever ends gives its place to the next of the same graph. Populations that
+ * do not fill the device train side by side. An error of the device ends it; what had ended was handed to done(). */
 MDR_API Err *mdr_train_queue(const TrialSpec *const *specs, int32_t n, Accel *accel, const QueueWatch *watch);
 #endif

@@ -1,0 +1,245 @@
+/* Populations side by side on one GPU: a trial gets the same results, to the last bit, alone and beside other populations, however many
+ * there are, and however little memory. A device that fails and a stop lose nothing that had ended. */
+#include "queue_harness.h"
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { GRAPHS = 10, TRIALS = 12 };
+/* Trials of ten graphs, which differ in architecture, length, vocabulary or task; the last two are of the first two's. */
+static void ten(const ArchList *a, const ArchList *b, int32_t precision, TrialSpec s[TRIALS], const TrialSpec *spec[TRIALS])
+{
+    for (int i = 0; i < TRIALS; i++) {
+        int g = i % GRAPHS;
+        s[i] = spec_of(g % 2 ? a : b, g < 6 ? "in-context-recall" : g < 8 ? "memorization" : "noisy-in-context-recall", 8 * (1 + i % 3));
+        s[i].setting.vocab_size = 24 + 8 * (g % 3) + (g < 8 ? 0 : 4);
+        s[i].setting.num_test_examples = 8 + 8 * (i % 2);
+        if (g == 3 || g == 4) s[i].setting.seq_len = 24;
+        s[i].train.precision = precision;
+        s[i].train.epochs = 1 + i % 3;
+        s[i].seed = (uint64_t)i;
+        spec[i] = &s[i];
+    }
+}
+
+static void as_alone(const TrialSpec *const *spec, int32_t n, Seen *alone)
+{
+    for (int32_t i = 0; i < n; i++) {
+        alone[i] = (Seen){0};
+        ok(queue(&spec[i], 1, 0, &alone[i]));
+    }
+}
+
+static void beside_others(int32_t precision)
+{
+    ArchList a = arch_of("mh-attention(n_heads=2) swiglu(dim_inner=16)"), b = arch_of("mlp(dim_inner=16)");
+    TrialSpec s[TRIALS];
+    const TrialSpec *spec[TRIALS];
+    Seen all = {0}, alone[TRIALS];
+    ten(&a, &b, precision, s, spec);
+    ok(queue(spec, TRIALS, 0, &all));
+    as_alone(spec, TRIALS, alone);
+    for (int32_t i = 0; i < TRIALS; i++) {
+        same(&all, i, &alone[i], 0, "beside other populations");
+        assert_int_equal(all.n_epoch[i], s[i].train.epochs);
+        assert_int_equal(all.epochs[i], s[i].train.epochs);
+    }
+    assert_int_equal(all.said, GRAPHS);
+    assert_int_equal(all.early, 8);                       /* all lanes were taken before the first trial ended               */
+    mdr_model_archs_free(&a);
+    mdr_model_archs_free(&b);
+}
+static void four_graphs(const ArchList *a, TrialSpec s[4], const TrialSpec *spec[4])
+{
+    for (int i = 0; i < 4; i++) {
+        s[i] = spec_of(a, "in-context-recall", 16);
+        s[i].setting.vocab_size = 16 + 8 * i;
+        spec[i] = &s[i];
+    }
+}
+
+/* One after another, where the watch wants it so: the same results. */
+static void one_after_another(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("mlp(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    Seen all = {.most_populations = 2}, one = {.most_populations = 1};
+    four_graphs(&a, s, spec);
+    ok(queue(spec, 4, 0, &all));
+    ok(queue(spec, 4, 0, &one));
+    for (int32_t i = 0; i < 4; i++) same(&all, i, &one, i, "one after another");
+    assert_int_equal(all.early, 2);
+    assert_int_equal(one.early, 1);
+    mdr_model_archs_free(&a);
+}
+static void float32_beside_others(void **state)
+{
+    (void)state;
+    beside_others(PRECISION_FLOAT32);
+}
+static void bf16_beside_others(void **state)
+{
+    (void)state;
+    beside_others(PRECISION_BF16);
+}
+
+/* A population that fills the device gets no other beside it; in its place two small ones do. */
+static void large_ones_run_alone(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("mlp(dim_inner=16)");
+    TrialSpec s[3];
+    const TrialSpec *spec[3];
+    for (int i = 0; i < 3; i++) {
+        s[i] = spec_of(&a, "in-context-recall", 8);
+        s[i].setting.vocab_size = 16 + 8 * i;
+        s[i].setting.seq_len = 128;
+        s[i].train.batch_size = 2100;                     /* by 127 rows: over 2^18                                          */
+        s[i].train.epochs = 1;
+        spec[i] = &s[i];
+    }
+    Seen seen = {0};
+    ok(queue(spec, 3, 0, &seen));
+    assert_true(seen.ended == 3 && seen.said == 3);
+    assert_int_equal(seen.early, 1);
+    mdr_model_archs_free(&a);
+}
+
+/* From too little memory for one upwards to plenty for all. late: somebody takes it as the second is about to begin. */
+static void little_memory(const TrialSpec *const *spec, const Seen *alone, bool late)
+{
+    int32_t failed = 0, waited = 0, again = 0, early = 0;
+    for (int64_t memory = 1 << 16; early < 4; memory += memory / 4) {
+        Seen seen = {.shrink = late ? memory : 0, .shrink_at = 2};
+        if (!late) set_memory(memory);
+        Err *e = queue(spec, 4, 0, &seen);
+        unsetenv("MDR_EMU_MEMORY");
+        if (e) {
+            assert_non_null(strstr(mdr_err_text(e), "not enough GPU memory"));
+            assert_true(seen.ended >= late);              /* the first had begun before                                      */
+            mdr_err_free(e);
+            failed++;
+            continue;
+        }
+        for (int32_t i = 0; i < 4; i++) same(&seen, i, &alone[i], 0, "little memory");
+        assert_int_equal(seen.halved, 0);                 /* there is one trial each: nothing to halve                       */
+        early = seen.early;
+        waited += early < 4;
+        again += seen.said > 4;
+    }
+    assert_true(failed > 0 && waited > 0 && (again > 0) == late);
+}
+static void out_of_memory_waits(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    Seen alone[4];
+    four_graphs(&a, s, spec);
+    as_alone(spec, 4, alone);
+    little_memory(spec, alone, false);
+    little_memory(spec, alone, true);
+    mdr_model_archs_free(&a);
+}
+
+/* In a process of its own, where the device fails at launch `after`; what it told comes back in shared memory. */
+typedef struct Told { Seen seen; char text[512]; } Told;
+static void apart(const TrialSpec *const *spec, int64_t after, Told *told)
+{
+    memset(told, 0, sizeof *told);
+    pid_t child = fork();
+    if (child == 0) {
+        char text[32];
+        snprintf(text, sizeof text, "%lld", (long long)after);
+        if (after) setenv("MDR_EMU_FAIL_AFTER", text, 1);
+        Err *e = queue(spec, 4, 0, &told->seen);
+        if (e) snprintf(told->text, sizeof told->text, "%d %s", mdr_err_code(e), mdr_err_text(e));
+        mdr_err_free(e);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* First of the tests: launches are counted from the start of the process. */
+static void a_device_that_fails(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    four_graphs(&a, s, spec);
+    for (int i = 0; i < 4; i++) s[i].train.epochs = 1 + i;
+    Told *told = mmap(NULL, 2 * sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(told != MAP_FAILED);
+    Told *whole = &told[0], *part = &told[1];
+    apart(spec, 0, whole);
+    assert_string_equal(whole->text, "");
+    assert_int_equal(whole->seen.early, 4);
+    int32_t some = 0;
+    for (int64_t after = 20; ; after += after / 3) {      /* from its first steps to its end                                 */
+        apart(spec, after, part);
+        if (!part->text[0]) break;
+        if (!strstr(part->text, "the GPU failed") || part->text[0] != '1') fail_msg("%s", part->text);
+        int32_t done = 0;
+        for (int32_t i = 0; i < 4; i++) {
+            done += part->seen.done[i];
+            if (part->seen.done[i]) same(&part->seen, i, &whole->seen, i, "before the device failed");
+        }
+        assert_int_equal(done, part->seen.ended);
+        some += done > 0 && done < 4;
+    }
+    assert_true(some > 0);
+    munmap(told, 2 * sizeof *told);
+    mdr_model_archs_free(&a);
+}
+
+/* To ask whether a moment is over leaves no error behind. */
+static void asking(void **state)
+{
+    (void)state;
+    Accel *a = NULL, *b = NULL;
+    int32_t asked = 1;
+    ok(mdr_accel_open(0, &a));
+    ok(mdr_accel_beside(a, &b));
+    assert_ptr_not_equal(mdr_accel_stream(a), mdr_accel_stream(b));
+    ok(mdr_accel_mark(b, 0));
+    for (; !mdr_accel_reached(b, 0); asked++) ok(mdr_accel_launched(b));
+    assert_true(asked > 1);
+    ok(mdr_accel_launched(a));
+    mdr_accel_close(b);
+    mdr_accel_close(a);
+}
+
+static void a_stop(void **state)
+{
+    (void)state;
+    ArchList a = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[4];
+    const TrialSpec *spec[4];
+    four_graphs(&a, s, spec);
+    for (int i = 0; i < 4; i++) s[i].train.epochs = 100000;
+    Seen seen = {.stop = true};
+    Err *e = queue(spec, 4, 0, &seen);
+    assert_int_equal(mdr_err_code(e), MDR_STOPPED);
+    assert_int_equal(seen.ended, 0);
+    assert_int_equal(seen.ticks, 1);
+    assert_int_equal(seen.most_running, 4);
+    assert_true(seen.busy >= 0 && seen.busy <= 1);
+    mdr_err_free(e);
+    mdr_model_archs_free(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_device_that_fails), cmocka_unit_test(float32_beside_others),
+                                       cmocka_unit_test(bf16_beside_others), cmocka_unit_test(one_after_another),
+                                       cmocka_unit_test(large_ones_run_alone),
+                                       cmocka_unit_test(out_of_memory_waits), cmocka_unit_test(asking),
+                                       cmocka_unit_test(a_stop)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
