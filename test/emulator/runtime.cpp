@@ -418,7 +418,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     join(host, (s ? s : &plain_stream)->clock);
     return result(spoils(s) ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
-cudaError_t cudaStreamQuery(cudaStream_t s) { return cudaStreamSynchronize(s); }
 cudaError_t cudaDeviceSynchronize(void) { HOLD; join(host, issued); return result(recordings ? cudaErrorStreamCaptureUnsupported : cudaSuccess); }
 cudaError_t cudaDeviceReset(void) { HOLD; return result(cudaSuccess); }
 
@@ -473,13 +472,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
     if (e && !e->recorded) join(host, e->clock);
     return result(!e ? cudaErrorInvalidResourceHandle : e->recorded ? cudaErrorCapturedEvent : cudaSuccess);
 }
-/* Work is done as it is enqueued, but nobody may count on that: two askings of three find the event not reached, which is the last error then. */
-cudaError_t cudaEventQuery(cudaEvent_t e)
+cudaError_t cudaEventQuery(cudaEvent_t e)                 /* two askings of three find it not reached, and leave that as the last error */
 {
-    HOLD;
     static unsigned asked;
-    if (e && !e->recorded && !lost && ++asked % 3 != 0) return result(cudaErrorNotReady);
-    return cudaEventSynchronize(e);
+    return e && !e->recorded && !lost && ++asked % 3 != 0 ? result(cudaErrorNotReady) : cudaEventSynchronize(e);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
