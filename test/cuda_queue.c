@@ -283,13 +283,13 @@ static void a_stop(void **state)
     TrialSpec s[4];
     const TrialSpec *spec[4];
     four(&list, s, spec);
-    Seen seen = {.stop = true};
+    Seen seen = {.stop = true, .stop_after = 1};          /* the first comes before the first step                           */
     for (int i = 0; i < 4; i++) s[i].train.epochs = 100000;
     Err *e = queue(spec, 4, 2, &seen);
     assert_non_null(e);
     assert_int_equal(mdr_err_code(e), MDR_STOPPED);
     assert_int_equal(seen.ended, 0);
-    assert_int_equal(seen.ticks, 1);
+    assert_int_equal(seen.ticks, 2);
     assert_true(seen.flops > 0 && seen.flops < seen.total_flops && seen.member_steps > 0 && seen.busy >= 0);
     mdr_err_free(e);
     mdr_model_archs_free(&list);

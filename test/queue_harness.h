@@ -25,7 +25,8 @@ typedef struct Seen {
     double flops, total_flops, busy;
     int64_t shrink;                       /* device memory from sentence number shrink_at on (0: the first)              */
     int32_t shrink_at, most_populations;
-    bool stop;
+    bool stop;                            /* at the first tick after stop_after                                          */
+    int32_t stop_after;
 } Seen;
 
 static inline bool on_tick(void *ctx, const QueueProgress *p)
@@ -38,7 +39,7 @@ static inline bool on_tick(void *ctx, const QueueProgress *p)
     s->busy = p->busy;
     if (p->running > s->most_running) s->most_running = p->running;
     assert_int_equal(p->running + p->waiting + p->ended, s->n);
-    return !s->stop;
+    return !s->stop || s->ticks <= s->stop_after;
 }
 static inline Err *on_done(void *ctx, int32_t trial, const TrialResult *r)
 {

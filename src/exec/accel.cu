@@ -25,7 +25,10 @@ static const char *const OOM = "not enough GPU memory";
 static Err *failed(cudaError_t e, const char *what, int line)
 {
     if (e == cudaSuccess) return NULL;
-    if (e == cudaErrorMemoryAllocation) return mdr_err_new(MDR_MACHINE, __FILE__, line, "%s (%s)", OOM, what);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();                           /* the device stays usable: not an error of what comes next            */
+        return mdr_err_new(MDR_MACHINE, __FILE__, line, "%s (%s)", OOM, what);
+    }
     return mdr_err_new(MDR_MACHINE, __FILE__, line, "the GPU failed: %s: %s", what, cudaGetErrorString(e));
 }
 #define CUDA_TRY(call) MDR_TRY(failed((call), #call, __LINE__))
@@ -134,7 +137,7 @@ extern "C" Err *mdr_accel_alloc(Accel *, int64_t bytes, void **out)
 }
 extern "C" void mdr_accel_free(Accel *, void *p) { if (p) cudaFree(p); }
 
-/* The host's memory is pageable: such a copy is staged before the call returns. */
+/* The host's memory is pageable: as a rule such a copy is staged before the call returns, but nobody promises it. */
 extern "C" Err *mdr_accel_upload(Accel *a, void *device, const void *host, int64_t bytes)
 {
     CUDA_TRY(cudaMemcpyAsync(device, host, (size_t)bytes, cudaMemcpyHostToDevice, a->stream));

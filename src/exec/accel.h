@@ -31,7 +31,7 @@ MDR_API int64_t mdr_accel_free_memory(const Accel *a);
 MDR_API Err *mdr_accel_alloc(Accel *a, int64_t bytes, void **out);
 MDR_API bool mdr_accel_is_oom(const Err *e);
 MDR_API void mdr_accel_free(Accel *a, void *p);
-/* Ordered with the stream; the host's memory may be reused at once. download waits for the stream. */
+/* Ordered with the stream, for which download waits. The host's memory of an upload may be reused after the next wait for the stream. */
 MDR_API Err *mdr_accel_upload(Accel *a, void *device, const void *host, int64_t bytes);
 MDR_API Err *mdr_accel_download(Accel *a, void *host, const void *device, int64_t bytes);
 MDR_API Err *mdr_accel_fill(Accel *a, void *device, int byte, int64_t bytes);            /* recorded while recording      */

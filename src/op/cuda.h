@@ -43,8 +43,14 @@
 #define MDR_SHARED(type, name)                                                                                         \
     extern __shared__ __align__(128) unsigned char mdr_dynamic_shared[];                                               \
     type *name = (type *)mdr_dynamic_shared
-/* Before a launch with more than 48 KiB of dynamic shared memory. */
-#define MDR_ALLOW_SHARED(kernel, bytes) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+/* Before a launch with more than 48 KiB of dynamic shared memory. Never lowered: recorded steps of other shapes may have the same kernel. */
+#define MDR_ALLOW_SHARED(kernel, bytes) mdr_allow_shared((kernel), (size_t)(bytes))
+template <typename F> static inline void mdr_allow_shared(F *kernel, size_t bytes)
+{
+    cudaFuncAttributes now;
+    if (cudaFuncGetAttributes(&now, kernel) == cudaSuccess && (size_t)now.maxDynamicSharedSizeBytes < bytes)
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
 #endif
 
 /* In a recorded step (exec/accel.cu) the blocks of a kernel may be placed while the kernel before it, of the same stream, still runs;

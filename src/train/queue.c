@@ -8,9 +8,9 @@
 #include "train/queue.h"
 #include <time.h>
 
-/* Rows of a step (16 members of 128 x 128) beside which no other population starts: more gain little, and more would be lost when a run is
- * cut short. */
-enum { ENOUGH_ROWS = 1 << 18, MOST_WORKERS = 16 };
+/* Rows of a step: with ENOUGH in work (some 16 members of 128 x 128) no other population starts, since more gain little and more would be lost
+ * when a run is cut short; nor does one with which they would be more than MOST, where small populations would wait for a large one. */
+enum { ENOUGH_ROWS = 15 << 14, MOST_ROWS = 1 << 20, MOST_WORKERS = 16 };
 static const struct timespec NAP = {.tv_nsec = 50 * 1000};
 
 void mdr_train_queue_say(const Queue *q, Text *t)
@@ -30,7 +30,7 @@ Err *mdr_train_queue_tick(Queue *q)
         const Crew *c = &q->lane[i].crew;
         for (int32_t m = 0; q->lane[i].group && m < c->n; m++) {
             const QueueTrial *t = c->slot[m];
-            if (!t) continue;
+            if (!t || (t->walk.step == 0 && t->x.result.n_epoch == 0)) continue;        /* no step yet, no loss                */
             const TrialResult *r = &t->x.result;
             sum += r->n_epoch ? r->epoch[r->n_epoch - 1].train_loss : t->x.loss;
             n++;
@@ -81,28 +81,24 @@ static Err *out_of_memory(Queue *q, Group *g, Err *e)
     return NULL;
 }
 
-static Err *start(Queue *q, Lane *l, bool beside)
+static Err *start(Queue *q, Lane *l, bool beside, bool *waits)
 {
     Group *g = l->group;
     const TrialSpec *s = g->trial[0]->spec;
     const DeviceDef *device = s->train.precision == PRECISION_BF16 ? &mdr_exec_cuda_bf16 : &mdr_exec_cuda;
-    bool fits = true;
     if (!l->accel) MDR_TRY(mdr_accel_beside(q->accel, &l->accel));
     MDR_TRY(mdr_train_graphs_open(s, device, MDR_EVAL_BATCH, &l->graphs));
-    int32_t slots = mdr_train_group_slots(q, &l->graphs, g, &fits);
-    if (beside && !fits) {
-        q->tight = true;
-        return NULL;
-    }
+    int32_t slots = mdr_train_group_slots(q, &l->graphs, g);
+    *waits = beside && g->bytes > mdr_train_group_room(q);
+    if (*waits) return NULL;
     if (g->at_once == 0 || slots < g->at_once) g->at_once = slots;
-    if (g->at_once > g->n) g->at_once = g->n;
     mdr_train_group_say(q, &l->graphs, g, g->at_once);
     MDR_TRY(mdr_train_crew_open(q, l->accel, &l->graphs, g->trial, g->n, g->at_once, &l->crew));
     return mdr_train_crew_start(&l->crew);
 }
 
-/* Takes the next group into a free lane. */
-static Err *enter_lane(Queue *q, Group *g)
+/* Takes a group into a free lane, unless it waits for memory. */
+static Err *enter_lane(Queue *q, Group *g, bool *waits)
 {
     Lane *l = q->lane;
     bool beside = q->taken > 0;
@@ -110,51 +106,73 @@ static Err *enter_lane(Queue *q, Group *g)
     l->group = g;
     q->taken++;
     g->state = GROUP_RUNS;
-    Err *e = start(q, l, beside);
-    if (!e && !q->tight) return NULL;
+    Err *e = start(q, l, beside, waits);
+    if (!e && !*waits) return mdr_train_queue_tick(q);
     leave_lane(q, l);
     return mdr_accel_is_oom(e) ? out_of_memory(q, g, e) : e;
 }
 
-static Err *fill_lanes(Queue *q)
+static bool may_start(const Queue *q, const Group *g)
 {
     int32_t most = q->watch->most_populations;
-    if (most <= 0 || most > MDR_QUEUE_LANES) most = MDR_QUEUE_LANES;
-    for (;;) {
-        if (q->taken > 0 && (q->tight || q->taken == most || rows_in_work(q) >= ENOUGH_ROWS)) return NULL;
-        Group *g = q->group, *end = q->group + q->n_group;
-        while (g < end && g->state != GROUP_WAITS) g++;
-        if (g == end) return NULL;
-        MDR_TRY(enter_lane(q, g));
-    }
+    if (q->taken == 0) return true;
+    if (q->tight || q->taken == MDR_QUEUE_LANES || (most > 0 && q->taken >= most)) return false;
+    int64_t rows = rows_in_work(q);
+    return rows < ENOUGH_ROWS && rows + g->rows <= MOST_ROWS && g->bytes <= mdr_train_group_room(q);
 }
-
-/* The lane whose work is over first; NULL: all are free. */
-static Lane *await_lane(Queue *q)
+/* Starts the next group if it may. */
+static Err *start_next(Queue *q, bool *started)
 {
-    for (; q->taken > 0; nanosleep(&NAP, NULL))
-        for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
-            Lane *l = &q->lane[(q->turn + i) % MDR_QUEUE_LANES];
-            if (!l->group || (q->taken > 1 && !mdr_train_crew_reached(&l->crew))) continue;
-            q->turn = (int32_t)(l - q->lane) + 1;
-            return l;
-        }
+    Group *g = q->group, *end = q->group + q->n_group;
+    bool waits = false;
+    while (g < end && g->state != GROUP_WAITS) g++;
+    *started = g < end && may_start(q, g);
+    if (!*started) return NULL;
+    MDR_TRY(enter_lane(q, g, &waits));
+    *started = !waits;
     return NULL;
 }
 
+static Lane *reached_lane(Queue *q)
+{
+    for (int32_t i = 0; i < MDR_QUEUE_LANES; i++) {
+        Lane *l = &q->lane[(q->turn + i) % MDR_QUEUE_LANES];
+        if (!l->group || !mdr_train_crew_reached(&l->crew)) continue;
+        q->turn = (int32_t)(l - q->lane) + 1;
+        return l;
+    }
+    return NULL;
+}
+/* One lane needs no asking: its population waits for the device itself. */
+static Lane *await_lane(Queue *q)
+{
+    Lane *l = q->lane;
+    while (q->taken == 1 && !l->group) l++;
+    if (q->taken == 1) return l;
+    while (!(l = reached_lane(q))) nanosleep(&NAP, NULL);
+    return l;
+}
+
+static Err *serve(Queue *q, Lane *l)
+{
+    Group *g = l->group;
+    Err *e = mdr_train_crew_go_on(&l->crew);
+    if (!e && !mdr_train_crew_over(&l->crew)) return NULL;
+    q->tight = false;
+    leave_lane(q, l);
+    return mdr_accel_is_oom(e) ? out_of_memory(q, g, e) : e;
+}
+
+/* To start a group takes the host longest, so it comes when nobody waits for the host. */
 static Err *run_lanes(Queue *q)
 {
     for (;;) {
-        MDR_TRY(fill_lanes(q));
-        Lane *l = await_lane(q);
-        if (!l) return NULL;
-        Group *g = l->group;
-        Err *e = mdr_train_crew_go_on(&l->crew);
-        if (!e && !mdr_train_crew_over(&l->crew)) continue;
-        q->tight = false;
-        leave_lane(q, l);
-        if (mdr_accel_is_oom(e)) e = out_of_memory(q, g, e);
-        MDR_TRY(e);
+        bool started = false;
+        Lane *l = reached_lane(q);
+        if (!l) MDR_TRY(start_next(q, &started));
+        if (started) continue;
+        if (q->taken == 0) return NULL;
+        MDR_TRY(serve(q, l ? l : await_lane(q)));
     }
 }
 

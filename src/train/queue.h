@@ -51,14 +51,15 @@ typedef struct Crew {
     void **ctx;                           /* [n] the device's: what a task was set up with                               */
     int64_t *ctx_bytes;
     int32_t left;                         /* steps until the next tick, by the pace so far                               */
-    bool evaluates;                       /* what is under way: an evaluation, or so many steps, enqueued then           */
+    bool evaluates;                       /* what is under way: an evaluation, or so many steps; when it began           */
     int64_t steps;
-    double enqueued;
+    double begun;
 } Crew;
 
-/* Trials of one graph. at_once: slots of its population, 0: not chosen yet. */
+/* Trials of one graph. at_once: slots of its population, 0: not chosen yet; rows of a step, and bytes (0: not known), if all slots that it
+ * wants are taken. */
 typedef enum GroupState { GROUP_WAITS, GROUP_RUNS, GROUP_ENDED } GroupState;
-typedef struct Group { QueueTrial **trial; int32_t n, at_once; double flops; GroupState state; } Group;
+typedef struct Group { QueueTrial **trial; int32_t n, at_once; int64_t rows, bytes; double flops; GroupState state; } Group;
 
 typedef struct Lane { Group *group; TrainGraphs graphs; Accel *accel; Crew crew; } Lane;       /* group NULL: free             */
 
@@ -81,8 +82,9 @@ typedef struct Queue {
 void mdr_train_groups_open(Queue *q);
 void mdr_train_groups_close(Queue *q);
 void mdr_train_group_drop_ended(Group *g);
-/* Slots for a group: as many as keep the device busy, or as fit; *all: do as many fit as it wants? */
-int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, const Group *g, bool *all);
+/* Slots for a group: as many as keep the device busy, or as fit. room: bytes that populations may take now. */
+int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, Group *g);
+int64_t mdr_train_group_room(const Queue *q);
 void mdr_train_group_say(const Queue *q, const TrainGraphs *graphs, const Group *g, int32_t slots);
 /* queue_crew.c */
 int64_t mdr_train_crew_bytes(const TrainGraphs *g, const TrialSpec *s, int32_t n, int64_t examples);   /* of the device   */
@@ -98,7 +100,7 @@ Err *mdr_train_crew_start(Crew *c);
 Err *mdr_train_crew_go_on(Crew *c);
 bool mdr_train_crew_reached(const Crew *c);
 bool mdr_train_crew_over(const Crew *c);
-/* queue.c. tick: looks at the watch, a few times a second. say frees t. */
+/* queue.c. tick: looks at the watch, if it is time. say frees t. */
 Err *mdr_train_queue_tick(Queue *q);
 void mdr_train_queue_say(const Queue *q, Text *t);
 #endif

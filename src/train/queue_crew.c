@@ -230,7 +230,10 @@ static Err *start_some(Crew *c, const int32_t *slot, int32_t n)
     mdr_pool_run(c->q->pool, start_job, &s);
     Err *e = NULL;
     for (int32_t i = 0; i < n && !e; i++) e = send_start(c, slot[i], param + i * c->pop->stride);
+    Err *sent = mdr_accel_sync(c->accel);
     mdr_free(param);
+    if (e) mdr_err_free(sent);
+    else e = sent;
     return e;
 }
 

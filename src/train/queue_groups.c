@@ -39,6 +39,20 @@ static int32_t find_groups(Queue *q)
     return n;
 }
 
+/* ---- how many at a time ---- */
+static int64_t step_rows(const Group *g)              /* of one trial                                                        */
+{
+    const TrialSpec *s = g->trial[0]->spec;
+    return (int64_t)s->train.batch_size * s->task->rows(&s->setting);
+}
+static int64_t wanted(const Queue *q, const Group *g)
+{
+    int64_t rows = step_rows(g), full = (FULL_ROWS + rows - 1) / rows, most = full < LEAST_FULL ? LEAST_FULL : full;
+    if (q->watch->most_members > 0) most = q->watch->most_members;
+    return most > g->n ? g->n : most;
+}
+
+/* ---- opening ---- */
 void mdr_train_groups_open(Queue *q)
 {
     q->n_group = find_groups(q);
@@ -52,6 +66,7 @@ void mdr_train_groups_open(Queue *q)
             group[g].trial[group[g].n++] = t;
             group[g].flops += t->step_flops * (double)t->walk.total;
         }
+        group[g].rows = wanted(q, &group[g]) * step_rows(&group[g]);
         qsort(group[g].trial, (size_t)group[g].n, sizeof *group[g].trial, by_length);
     }
     qsort(group, (size_t)q->n_group, sizeof *group, by_flops);
@@ -70,7 +85,7 @@ void mdr_train_group_drop_ended(Group *g)
     g->n = n;
 }
 
-/* ---- how many at a time ---- */
+/* ---- memory ---- */
 static int64_t most_examples(const Group *g)
 {
     int64_t most = 0;
@@ -79,21 +94,20 @@ static int64_t most_examples(const Group *g)
     return most;
 }
 
-int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, const Group *g, bool *all)
+/* A sixteenth is the driver's own: recorded steps, modules. */
+int64_t mdr_train_group_room(const Queue *q) { return mdr_accel_free_memory(q->accel) - mdr_accel_about(q->accel)->memory / 16; }
+
+int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, Group *g)
 {
     const TrialSpec *s = g->trial[0]->spec;
-    int64_t rows = (int64_t)s->train.batch_size * s->task->rows(&s->setting), full = (FULL_ROWS + rows - 1) / rows, examples = most_examples(g);
-    int64_t room = mdr_accel_free_memory(q->accel), most = full < LEAST_FULL ? LEAST_FULL : full;
-    if (q->watch->most_members > 0) most = q->watch->most_members;
-    if (most > g->n) most = g->n;
-    room -= room / 16;                                    /* the driver's own: recorded steps, modules                           */
-    int64_t fits = 1, over = most + 1;
+    int64_t room = mdr_train_group_room(q), most = wanted(q, g), examples = most_examples(g), fits = 1, over = most + 1;
     while (over - fits > 1) {
         int64_t mid = fits + (over - fits) / 2;
         if (mdr_train_crew_bytes(graphs, s, (int32_t)mid, examples) <= room) fits = mid;
         else over = mid;
     }
-    *all = mdr_train_crew_bytes(graphs, s, (int32_t)most, examples) <= room;
+    g->rows = most * step_rows(g);
+    g->bytes = mdr_train_crew_bytes(graphs, s, (int32_t)most, examples);
     int64_t turns = (g->n + fits - 1) / fits;             /* as many at the end as at the beginning                              */
     return (int32_t)((g->n + turns - 1) / turns);
 }

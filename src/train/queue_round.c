@@ -17,19 +17,24 @@ static Err *replay(Exec *e, int64_t n)
     return NULL;
 }
 
-/* A piece of work lies between marks 0 and 1. */
+/* A piece of work lies between marks 0 and 1; it begins as it is enqueued, since nothing else is on its stream. */
 bool mdr_train_crew_reached(const Crew *c) { return mdr_accel_reached(c->accel, 1); }
 
-/* It has ended: seconds in which this or another population kept the device at work count once. */
-static Err *worked(const Crew *c)
+/* It has ended. Time in which several populations kept the device at work counts once. */
+static Err *worked(const Crew *c, double *seconds)
 {
     Queue *q = c->q;
-    double seconds = 0;
-    MDR_TRY(mdr_accel_elapsed(c->accel, 0, 1, &seconds));
-    double now = mdr_clock(), begin = now - seconds > q->covered ? now - seconds : q->covered;
-    if (now > begin) q->device += now - begin;
-    q->covered = now;
+    MDR_TRY(mdr_accel_elapsed(c->accel, 0, 1, seconds));
+    double begin = c->begun > q->covered ? c->begun : q->covered, end = c->begun + *seconds;
+    if (end <= begin) return NULL;
+    q->device += end - begin;
+    q->covered = end;
     return NULL;
+}
+static Err *begin_piece(Crew *c)
+{
+    c->begun = mdr_clock();
+    return mdr_accel_mark(c->accel, 0);
 }
 
 /* ---- training ---- */
@@ -85,9 +90,8 @@ static Err *begin_round(Crew *c)
     int64_t steps = round_steps(c);
     c->evaluates = false;
     c->steps = steps;
-    c->enqueued = mdr_clock();
     MDR_TRY(send_round(c, steps));
-    MDR_TRY(mdr_accel_mark(c->accel, 0));
+    MDR_TRY(begin_piece(c));
     MDR_TRY(replay(c->exec, steps));
     MDR_TRY(mdr_accel_mark(c->accel, 1));
     for (int32_t m = 0; m < c->n; m++) {              /* while the device works: the next epochs' orders                     */
@@ -100,8 +104,9 @@ static Err *begin_round(Crew *c)
 static Err *end_round(Crew *c)
 {
     MDR_TRY(mdr_accel_download(c->accel, c->host_state, c->state, c->n * (int64_t)sizeof *c->state));
-    MDR_TRY(worked(c));
-    double pace = (mdr_clock() - c->enqueued) / (double)c->steps, left = MDR_QUEUE_TICK / (pace > 1e-6 ? pace : 1e-6);
+    double seconds;
+    MDR_TRY(worked(c, &seconds));
+    double pace = seconds / (double)c->steps, left = MDR_QUEUE_TICK / (pace > 1e-6 ? pace : 1e-6);
     c->left = left < 1 ? 1 : left > MDR_QUEUE_ROUND ? MDR_QUEUE_ROUND : (int32_t)left;
     return take_round(c);
 }
@@ -131,7 +136,7 @@ static Err *begin_evaluation(Crew *c)
     int64_t most, n = c->n;
     c->evaluates = true;
     MDR_TRY(send_evaluation(c, &most));
-    MDR_TRY(mdr_accel_mark(c->accel, 0));
+    MDR_TRY(begin_piece(c));
     for (int k = 0; k < 2; k++) {                     /* valid, test                                                         */
         MDR_TRY(copy(c, c->state, c->eval_state, n * (int64_t)sizeof *c->state));
         MDR_TRY(copy(c, c->eval_draw, c->split_draw + k * n, n * (int64_t)sizeof *c->eval_draw));
@@ -161,8 +166,9 @@ static bool any_at_border(const Crew *c)
 
 static Err *end_evaluation(Crew *c)
 {
+    double seconds;
     MDR_TRY(mdr_accel_download(c->accel, c->host_score, c->split_score, 2 * c->n * (int64_t)sizeof *c->host_score));
-    MDR_TRY(worked(c));
+    MDR_TRY(worked(c, &seconds));
     for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m] && at_border(&c->slot[m]->walk)) MDR_TRY(end_epoch(c, m));
     return NULL;
@@ -176,10 +182,17 @@ bool mdr_train_crew_over(const Crew *c)
     return true;
 }
 
+/* Orders of epochs have been sent that the host is about to write anew. */
+static Err *next_round(Crew *c)
+{
+    MDR_TRY(mdr_accel_sync(c->accel));
+    return begin_round(c);
+}
+
 Err *mdr_train_crew_start(Crew *c)
 {
     MDR_TRY(mdr_train_crew_admit(c));
-    return begin_round(c);
+    return next_round(c);
 }
 
 Err *mdr_train_crew_go_on(Crew *c)
@@ -194,5 +207,6 @@ Err *mdr_train_crew_go_on(Crew *c)
     MDR_TRY(mdr_train_queue_tick(c->q));
     /* Not before a border, so that epochs of one length go on ending together and are evaluated together. */
     if (border || mdr_train_crew_over(c)) MDR_TRY(mdr_train_crew_admit(c));
-    return mdr_train_crew_over(c) ? NULL : begin_round(c);
+    if (mdr_train_crew_over(c)) return NULL;
+    return border ? next_round(c) : begin_round(c);
 }

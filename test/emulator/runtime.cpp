@@ -34,6 +34,7 @@ struct EmuEvent {
     EmuClock clock;
     double at;
     bool happened, recorded;
+    int asked;                                            /* so often whether it is reached                               */
     EmuStream *from, *root;                               /* of a recorded event: its stream, and the one that is recorded */
 };
 struct Block {
@@ -439,7 +440,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     e->clock = e->recorded ? e->root->recording->clock[e->from] : e->from->clock;
     if (e->recorded || lost) return result(cudaSuccess);
     e->at = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-    e->happened = true;
+    e->asked = !(e->happened = true);
     return result(cudaSuccess);
 }
 /* Waiting for an event of a recording joins it; the recorded stream's waiting for a side lets that side go. */
@@ -472,10 +473,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
     if (e && !e->recorded) join(host, e->clock);
     return result(!e ? cudaErrorInvalidResourceHandle : e->recorded ? cudaErrorCapturedEvent : cudaSuccess);
 }
-cudaError_t cudaEventQuery(cudaEvent_t e)                 /* two askings of three find it not reached, and leave that as the last error */
+cudaError_t cudaEventQuery(cudaEvent_t e)                 /* the first two find it not reached, and leave that as the last error */
 {
-    static unsigned asked;
-    return e && !e->recorded && !lost && ++asked % 3 != 0 ? result(cudaErrorNotReady) : cudaEventSynchronize(e);
+    return e && !e->recorded && !lost && e->asked++ < 2 ? result(cudaErrorNotReady) : cudaEventSynchronize(e);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
@@ -564,7 +564,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { HOLD; delete exec; retu
 void emu_allow_shared(const void *kernel, size_t bytes)
 {
     HOLD;
-    allowed[kernel] = bytes;
+    if (allowed[kernel] < bytes) allowed[kernel] = bytes;
 }
 void emu_check_pointer(const EmuLaunch &l, const void *p)
 {
