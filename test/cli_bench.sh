@@ -14,7 +14,8 @@ check "--stored: the same table, and silence" sh -c 'cmp first.txt stored.txt &&
 cp s.db before.db
 "$MADRAS" $b --stored mamba hyena > part.txt 2> part.err
 check "--stored runs nothing" sh -c 'test $? -eq 0 && cmp s.db before.db && grep -qx "madras: 2 of 4 trials are in s.db" part.err'
-check "and says what is missing" sh -c 'grep -q "^hyena  *–  *–" part.txt && tr "\n" " " < part.txt | grep -q "1 of 1 settings of compression were not run and are left out"'
+check "and says what is missing" sh -c 'grep -q "^hyena  *–  *–" part.txt &&
+    tr "\n" " " < part.txt | grep -q "1 of 1 settings of compression were not run and are left out"'
 "$MADRAS" $b --stored hyena > none.txt 2> none.err
 check "--stored of nothing" sh -c "test $? -eq 2 && test ! -s none.txt && grep -qx 'madras: --stored: none of these 2 trials is in s.db' none.err"
 "$MADRAS" bench --protocol tiny.yml --store absent.db --stored mamba > none.txt 2> none.err
