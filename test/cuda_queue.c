@@ -2,9 +2,6 @@
  * in its slot before and whatever becomes of its neighbours; they are close to the CPU's. Memory that runs out, a device that
  * fails and a stop lose nothing that had ended. */
 #include "queue_harness.h"
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* Five trials of one graph that differ in everything a population may differ in. */
 static void five(const ArchList *a, int32_t precision, TrialSpec s[5], const TrialSpec *spec[5])
@@ -221,29 +218,6 @@ static void out_of_memory_halves(void **state)
     mdr_model_archs_free(&list);
 }
 
-/* A queue of four in a process of its own, where the device fails at launch `after`; what it told comes back in shared memory. */
-typedef struct Told { Seen seen; char text[512], name[128]; } Told;
-static void apart(const TrialSpec *const *spec, int64_t after, Told *told)
-{
-    memset(told, 0, sizeof *told);
-    pid_t child = fork();
-    if (child == 0) {
-        char text[32];
-        snprintf(text, sizeof text, "%lld", (long long)after);
-        if (after) setenv("MDR_EMU_FAIL_AFTER", text, 1);
-        AccelInfo info = {0};
-        Err *e = mdr_accel_info(0, &info);
-        snprintf(told->name, sizeof told->name, "%s", info.name);
-        if (!e) e = queue(spec, 4, 1, &told->seen);
-        if (e) snprintf(told->text, sizeof told->text, "%d %s", mdr_err_code(e), mdr_err_text(e));
-        mdr_err_free(e);
-        _exit(0);
-    }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
 /* First of the tests: launches are counted from the start of the process. */
 static void a_device_that_fails(void **state)
 {
@@ -252,27 +226,7 @@ static void a_device_that_fails(void **state)
     TrialSpec s[4];
     const TrialSpec *spec[4];
     four(&list, s, spec);
-    Told *told = mmap(NULL, 2 * sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(told != MAP_FAILED);
-    Told *whole = &told[0], *part = &told[1];
-    apart(spec, 0, whole);
-    assert_string_equal(whole->text, "");
-    int32_t some = 0;
-    for (int64_t after = 20; ; after += after / 3) {      /* from its first steps to its end                                 */
-        apart(spec, after, part);
-        if (!part->text[0]) break;
-        if (!strstr(part->text, "the GPU failed") || part->text[0] != '1') fail_msg("%s", part->text);
-        if (!strstr(part->text, whole->name)) fail_msg("%s: not by name", part->text);
-        int32_t done = 0;
-        for (int32_t i = 0; i < 4; i++) {
-            done += part->seen.done[i];
-            if (part->seen.done[i]) same(&part->seen, i, &whole->seen, i, "before the device failed");
-        }
-        assert_int_equal(done, part->seen.ended);
-        some += done > 0 && done < 4;
-    }
-    assert_true(some > 0);
-    munmap(told, 2 * sizeof *told);
+    fails_somewhere(spec, 4, 1);
     mdr_model_archs_free(&list);
 }
 
@@ -283,13 +237,13 @@ static void a_stop(void **state)
     TrialSpec s[4];
     const TrialSpec *spec[4];
     four(&list, s, spec);
-    Seen seen = {.stop = true, .stop_after = 1};          /* the first comes before the first step                           */
+    Seen seen = {.stop = 2};
     for (int i = 0; i < 4; i++) s[i].train.epochs = 100000;
     Err *e = queue(spec, 4, 2, &seen);
     assert_non_null(e);
     assert_int_equal(mdr_err_code(e), MDR_STOPPED);
     assert_int_equal(seen.ended, 0);
-    assert_int_equal(seen.ticks, 2);
+    assert_int_equal(seen.stopped, 1);
     assert_true(seen.flops > 0 && seen.flops < seen.total_flops && seen.member_steps > 0 && seen.busy >= 0);
     mdr_err_free(e);
     mdr_model_archs_free(&list);

@@ -7,6 +7,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { MAX_TRIALS = 16, MAX_EPOCHS = 8 };
@@ -25,8 +28,7 @@ typedef struct Seen {
     double flops, total_flops, busy;
     int64_t shrink;                       /* device memory from sentence number shrink_at on (0: the first)              */
     int32_t shrink_at, most_populations;
-    bool stop;                            /* at the first tick after stop_after                                          */
-    int32_t stop_after;
+    int32_t stop, stopped;                /* once steps were made and so many trials run, 0: never; ticks that said so   */
 } Seen;
 
 static inline bool on_tick(void *ctx, const QueueProgress *p)
@@ -39,7 +41,9 @@ static inline bool on_tick(void *ctx, const QueueProgress *p)
     s->busy = p->busy;
     if (p->running > s->most_running) s->most_running = p->running;
     assert_int_equal(p->running + p->waiting + p->ended, s->n);
-    return !s->stop || s->ticks <= s->stop_after;
+    bool stop = s->stop && p->running >= s->stop && p->member_steps > 0;
+    s->stopped += stop;
+    return !stop;
 }
 static inline Err *on_done(void *ctx, int32_t trial, const TrialResult *r)
 {
@@ -124,5 +128,56 @@ static inline void same(const Seen *a, int32_t i, const Seen *b, int32_t k, cons
     assert_int_equal(b->done[k], 1);
     if (a->status[i] != b->status[k] || a->n_epoch[i] != b->n_epoch[k]) fail_msg("%s: trial %d ends otherwise", what, i);
     if (memcmp(a->epoch[i], b->epoch[k], (size_t)a->n_epoch[i] * sizeof(EpochScore)) != 0) fail_msg("%s: trial %d has other results", what, i);
+}
+
+/* A queue in a process of its own, where the device fails at launch `after` (0: never); what it told comes back in shared memory. */
+typedef struct Told { Seen seen; char text[512], name[128]; } Told;
+static inline void apart(const TrialSpec *const *spec, int32_t n, int32_t most, int64_t after, Told *told)
+{
+    memset(told, 0, sizeof *told);
+    pid_t child = fork();
+    if (child == 0) {
+        char text[32];
+        snprintf(text, sizeof text, "%lld", (long long)after);
+        if (after) setenv("MDR_EMU_FAIL_AFTER", text, 1);
+        AccelInfo info = {0};
+        Err *e = mdr_accel_info(0, &info);
+        snprintf(told->name, sizeof told->name, "%s", info.name);
+        if (!e) e = queue(spec, n, most, &told->seen);
+        if (e) snprintf(told->text, sizeof told->text, "%d %s", mdr_err_code(e), mdr_err_text(e));
+        mdr_err_free(e);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* The device fails at launches from the first steps to the end: it is named, and what had ended is as without the failure. Returns how many
+ * populations began before a trial ended. */
+static inline int32_t fails_somewhere(const TrialSpec *const *spec, int32_t n, int32_t most)
+{
+    Told *told = mmap(NULL, 2 * sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(told != MAP_FAILED);
+    Told *whole = &told[0], *part = &told[1];
+    apart(spec, n, most, 0, whole);
+    assert_string_equal(whole->text, "");
+    int32_t some = 0, early = whole->seen.early;
+    for (int64_t after = 20; ; after += after / 3) {
+        apart(spec, n, most, after, part);
+        if (!part->text[0]) break;
+        if (!strstr(part->text, "the GPU failed") || part->text[0] != '1') fail_msg("%s", part->text);
+        if (!strstr(part->text, whole->name)) fail_msg("%s: not by name", part->text);
+        int32_t done = 0;
+        for (int32_t i = 0; i < n; i++) {
+            done += part->seen.done[i];
+            if (part->seen.done[i]) same(&part->seen, i, &whole->seen, i, "before the device failed");
+        }
+        assert_int_equal(done, part->seen.ended);
+        some += done > 0 && done < n;
+    }
+    assert_true(some > 0);
+    munmap(told, 2 * sizeof *told);
+    return early;
 }
 #endif

@@ -29,6 +29,6 @@ MDR_API Err *mdr_store_put(Store *s, const StoreTrial *t);        /* one durable
 MDR_API Err *mdr_store_get(Store *s, Arena *a, const char *key, StoreTrial **t);   /* NULL if absent; lives in the arena   */
 /* All trials whose key starts with prefix ("" = all), oldest first. */
 MDR_API Err *mdr_store_list(Store *s, Arena *a, const char *prefix, int32_t *n, StoreTrial ***t);
-/* The classes of its trials that start with prefix, in alphabetical order. */
+/* The classes of its trials that start with prefix, in alphabetical order; at most 16. */
 MDR_API Err *mdr_store_classes(Store *s, Arena *a, const char *prefix, int32_t *n, const char ***name);
 #endif

@@ -8,9 +8,9 @@
 #include "train/queue.h"
 #include <time.h>
 
-/* Rows of a step: with ENOUGH in work (some 16 members of 128 x 128) no other population starts, since more gain little and more would be lost
- * when a run is cut short; nor does one with which they would be more than MOST, where small populations would wait for a large one. */
-enum { ENOUGH_ROWS = 15 << 14, MOST_ROWS = 1 << 20, MOST_WORKERS = 16 };
+/* With so many rows of a step in work (some 16 members of 128 x 128) no other population starts, since more gain little and more would be
+ * lost when a run is cut short; nor does one with which they would be more than fill a GPU, where small ones would wait for a large one. */
+enum { ENOUGH_ROWS = 15 << 14, MOST_WORKERS = 16 };
 static const struct timespec NAP = {.tv_nsec = 50 * 1000};
 
 void mdr_train_queue_say(const Queue *q, Text *t)
@@ -18,7 +18,6 @@ void mdr_train_queue_say(const Queue *q, Text *t)
     if (q->watch->say) q->watch->say(q->watch->ctx, mdr_text_str(t));
     mdr_text_free(t);
 }
-
 
 Err *mdr_train_queue_tick(Queue *q)
 {
@@ -30,7 +29,7 @@ Err *mdr_train_queue_tick(Queue *q)
         const Crew *c = &q->lane[i].crew;
         for (int32_t m = 0; q->lane[i].group && m < c->n; m++) {
             const QueueTrial *t = c->slot[m];
-            if (!t || (t->walk.step == 0 && t->x.result.n_epoch == 0)) continue;        /* no step yet, no loss                */
+            if (!t || t->walk.step == 0) continue;        /* no step yet, no loss                                                */
             const TrialResult *r = &t->x.result;
             sum += r->n_epoch ? r->epoch[r->n_epoch - 1].train_loss : t->x.loss;
             n++;
@@ -118,7 +117,7 @@ static bool may_start(const Queue *q, const Group *g)
     if (q->taken == 0) return true;
     if (q->tight || q->taken == MDR_QUEUE_LANES || (most > 0 && q->taken >= most)) return false;
     int64_t rows = rows_in_work(q);
-    return rows < ENOUGH_ROWS && rows + g->rows <= MOST_ROWS && g->bytes <= mdr_train_group_room(q);
+    return rows < ENOUGH_ROWS && rows + mdr_train_group_rows(q, g) <= MDR_QUEUE_FULL && g->bytes <= mdr_train_group_room(q);
 }
 /* Starts the next group if it may. */
 static Err *start_next(Queue *q, bool *started)

@@ -8,7 +8,8 @@
 #include "train/internal.h"
 #include "train/queue_device.h"
 
-enum { MDR_QUEUE_ROUND = 512, MDR_QUEUE_LANES = 8 };   /* most steps without the host; most populations side by side          */
+/* Most steps without the host; most populations side by side; rows of a step that fill a GPU (64 members of 128 x 128). */
+enum { MDR_QUEUE_ROUND = 512, MDR_QUEUE_LANES = 8, MDR_QUEUE_FULL = 1 << 20 };
 
 #define MDR_QUEUE_TICK 0.25               /* seconds between looks at the watch                                          */
 
@@ -56,10 +57,9 @@ typedef struct Crew {
     double begun;
 } Crew;
 
-/* Trials of one graph. at_once: slots of its population, 0: not chosen yet; rows of a step, and bytes (0: not known), if all slots that it
- * wants are taken. */
+/* Trials of one graph. at_once: slots of its population, 0: not chosen yet; bytes: of all slots that it wants, 0: not known yet. */
 typedef enum GroupState { GROUP_WAITS, GROUP_RUNS, GROUP_ENDED } GroupState;
-typedef struct Group { QueueTrial **trial; int32_t n, at_once; int64_t rows, bytes; double flops; GroupState state; } Group;
+typedef struct Group { QueueTrial **trial; int32_t n, at_once; int64_t bytes; double flops; GroupState state; } Group;
 
 typedef struct Lane { Group *group; TrainGraphs graphs; Accel *accel; Crew crew; } Lane;       /* group NULL: free             */
 
@@ -82,8 +82,10 @@ typedef struct Queue {
 void mdr_train_groups_open(Queue *q);
 void mdr_train_groups_close(Queue *q);
 void mdr_train_group_drop_ended(Group *g);
-/* Slots for a group: as many as keep the device busy, or as fit. room: bytes that populations may take now. */
+/* Slots for a group: as many as keep the device busy, or as fit. rows: of a step, if they are as many as it wants. room: bytes that
+ * populations may take now. */
 int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, Group *g);
+int64_t mdr_train_group_rows(const Queue *q, const Group *g);
 int64_t mdr_train_group_room(const Queue *q);
 void mdr_train_group_say(const Queue *q, const TrainGraphs *graphs, const Group *g, int32_t slots);
 /* queue_crew.c */

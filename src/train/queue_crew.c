@@ -145,7 +145,7 @@ static void put_back(Crew *c, QueueTrial *t)
 
 void mdr_train_crew_close(Crew *c)
 {
-    if (c->accel) mdr_err_free(mdr_accel_sync(c->accel));            /* steps may be under way yet                                          */
+    if (c->accel) mdr_err_free(mdr_accel_sync(c->accel)); /* steps may be under way yet                                          */
     for (int32_t m = 0; m < c->n; m++) {
         if (c->slot[m]) put_back(c, c->slot[m]);
         mdr_accel_free(c->accel, c->ctx[m]);

@@ -3,7 +3,7 @@
 #include "train/queue.h"
 #include <stdlib.h>
 
-enum { FULL_ROWS = 1 << 20, LEAST_FULL = 8 };             /* rows of a step that fill a GPU (64 members of 128 x 128)            */
+enum { LEAST_FULL = 8 };                                  /* slots, however many rows they have                                  */
 
 /* ---- order ---- */
 /* Small groups first: a sitting that is cut short keeps every trial that ended, so most should end soon. */
@@ -39,20 +39,6 @@ static int32_t find_groups(Queue *q)
     return n;
 }
 
-/* ---- how many at a time ---- */
-static int64_t step_rows(const Group *g)              /* of one trial                                                        */
-{
-    const TrialSpec *s = g->trial[0]->spec;
-    return (int64_t)s->train.batch_size * s->task->rows(&s->setting);
-}
-static int64_t wanted(const Queue *q, const Group *g)
-{
-    int64_t rows = step_rows(g), full = (FULL_ROWS + rows - 1) / rows, most = full < LEAST_FULL ? LEAST_FULL : full;
-    if (q->watch->most_members > 0) most = q->watch->most_members;
-    return most > g->n ? g->n : most;
-}
-
-/* ---- opening ---- */
 void mdr_train_groups_open(Queue *q)
 {
     q->n_group = find_groups(q);
@@ -66,7 +52,6 @@ void mdr_train_groups_open(Queue *q)
             group[g].trial[group[g].n++] = t;
             group[g].flops += t->step_flops * (double)t->walk.total;
         }
-        group[g].rows = wanted(q, &group[g]) * step_rows(&group[g]);
         qsort(group[g].trial, (size_t)group[g].n, sizeof *group[g].trial, by_length);
     }
     qsort(group, (size_t)q->n_group, sizeof *group, by_flops);
@@ -85,7 +70,20 @@ void mdr_train_group_drop_ended(Group *g)
     g->n = n;
 }
 
-/* ---- memory ---- */
+/* ---- how many at a time ---- */
+static int64_t step_rows(const Group *g)              /* of one trial                                                        */
+{
+    const TrialSpec *s = g->trial[0]->spec;
+    return (int64_t)s->train.batch_size * s->task->rows(&s->setting);
+}
+static int64_t wanted(const Queue *q, const Group *g)
+{
+    int64_t rows = step_rows(g), full = (MDR_QUEUE_FULL + rows - 1) / rows, most = full < LEAST_FULL ? LEAST_FULL : full;
+    if (q->watch->most_members > 0) most = q->watch->most_members;
+    return most > g->n ? g->n : most;
+}
+int64_t mdr_train_group_rows(const Queue *q, const Group *g) { return wanted(q, g) * step_rows(g); }
+
 static int64_t most_examples(const Group *g)
 {
     int64_t most = 0;
@@ -106,7 +104,6 @@ int32_t mdr_train_group_slots(const Queue *q, const TrainGraphs *graphs, Group *
         if (mdr_train_crew_bytes(graphs, s, (int32_t)mid, examples) <= room) fits = mid;
         else over = mid;
     }
-    g->rows = most * step_rows(g);
     g->bytes = mdr_train_crew_bytes(graphs, s, (int32_t)most, examples);
     int64_t turns = (g->n + fits - 1) / fits;             /* as many at the end as at the beginning                              */
     return (int32_t)((g->n + turns - 1) / turns);
