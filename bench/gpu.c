@@ -3,7 +3,7 @@
  * its bytes (values of sequences in the precision's size) at the rate at which this GPU copies, measured here. At last populations of
  * different graphs side by side.
  *
- *   build/bench/gpu [PRECISION [ARCH L P]...]      default: bf16, the six cases of docs/gpu-figures.txt */
+ *   build/bench/gpu [PRECISION [beside | [ARCH L P]...]]      default: bf16, the six cases of docs/gpu-figures.txt; beside: the last part */
 #include "net.h"
 #include "report/report.h"
 #include <math.h>
@@ -238,14 +238,15 @@ int main(int argc, char **argv)
                g->clock_khz / 1e3, g->driver, g->runtime, copy / 1e12, precision == PRECISION_BF16 ? "bf16" : "float32", date);
         printf("%-40s %5s %8s %10s %7s\n", "batch 128, width 128", "L", "members", "ms/member", "busy");
     }
-    if (argc > 2)
+    const bool all = argc <= 2, last = argc == 3 && strcmp(argv[2], "beside") == 0;
+    if (!all && !last)
         for (int i = 2; i + 2 < argc && !e; i += 3) {
             Case c = {argv[i], atoi(argv[i + 1]), {atoi(argv[i + 2])}};
             e = one(&c, precision, accel, copy);
         }
-    else
+    if (all)
         for (int i = 0; i < MDR_COUNT(cases) && !e; i++) e = one(&cases[i], precision, accel, copy);
-    if (!e && argc <= 2) e = beside(precision, accel);
+    if (!e && (all || last)) e = beside(precision, accel);
     mdr_accel_close(accel);
     if (e) {
         fprintf(stderr, "%s (%s)\n", mdr_err_text(e), mdr_err_born(e));
