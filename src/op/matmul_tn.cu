@@ -1,23 +1,20 @@
 /* matmul_tn on CUDA: z = x^T y, the gradient of a weight: a sum over all rows of a member's batch. The rows are cut into
  * pieces, `each` neighbouring pieces are a group: products are summed within a piece, pieces in order within a group, groups in order
  * and to what z holds. Pieces and groups depend on the node and the batch alone: pieces are enough blocks for one member to occupy the
- * GPU, groups so few that their parts cost little beside x and y. With few members a block sums one tile of z over a piece and `add_parts`
- * does the rest; with many it takes a group and adds the pieces itself, in shared memory: the same sums in the same order.
+ * GPU, groups so few that their parts cost little beside x and y. With few members a block sums one tile of z over a piece (here) and
+ * `add_parts` does the rest; with many it takes a group and adds the pieces itself (cuda_tn_groups.h): the same sums in the same order.
  * In float: cuda_tile.h. Where an operand is bf16: tensor cores (mma.m16n8k16, float sums). Rows of x and y go to shared memory as they
  * are, 16 bytes at column piece c of row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. Rows beyond the
  * member's sequences become zeros there and are never read.
  * matmul_tn_sum also sums y's rows, the gradient of a bias: where the tile is of z's first rows, y times ones costs one more product in
  * eight, and y need not be read again. A chunk's sums are one more row of its part. */
 #include "op/cuda_chunks.h"
-#include "op/cuda_mma.h"
-#include "op/cuda_tile.h"
+#include "op/cuda_tn_groups.h"
 
-/* Rows a stage; where large tiles have totals in shared memory smaller ones, that two blocks find room in a processor. */
-template <int T, bool TOTAL> constexpr int DEEP = T == 128 && TOTAL ? 16 : 32;
-template <int T, bool TOTAL> constexpr int STAGE = 2 * DEEP<T, TOTAL> * T * 2;       /* bytes: T columns of x, T of y        */
-enum { STAGES = 6, LEAST_PIECE = 256, MOST_EACH = 8 };
-enum { FULL = 128, ENOUGH = 100 };    /* blocks that fill the GPU; that large tiles are worth it for                          */
-template <int T, bool TOTAL> constexpr int SHARED = STAGES * STAGE<T, TOTAL> + (TOTAL ? T * T * 4 : 0);
+enum { DEPTH = 32, STAGES = 6 };
+template <int T> constexpr int STAGE = 2 * DEPTH * T * 2;                          /* bytes: T columns of x, T of y                */
+/* What is not plain bf16 comes in groups too: totals of pieces in shared memory. */
+template <int T, bool FAST> constexpr int SHARED = STAGES * STAGE<T> + (FAST ? 0 : T * T * 4);
 
 static __device__ __forceinline__ int place_of(int pitch, int r, int c) { return r * pitch + ((c ^ (r & 7)) << 4); }
 
@@ -33,14 +30,14 @@ template <int T> static __device__ __forceinline__ Feed feed_from(const Panel &p
     const int32_t row = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
     return Feed{(const bf16 *)p.a.data + row_at(p, w.m, w.s, row) + col, col < p.cols ? r1 - row : 0};
 }
-template <int T, int DEPTH> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t ld)
+template <int T> static __device__ __forceinline__ void feed(unsigned char *to, Feed *f, int64_t ld)
 {
 #pragma unroll
     for (int i = 0; i < DEPTH * T / 1024; i++) copy_16(to + piece_at<T>(i), f->from + i * 1024 / T * ld, i * 1024 / T < f->left);
     f->from += DEPTH * ld;
     f->left -= DEPTH;
 }
-template <int T, int DEPTH>
+template <int T>
 static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &p, const Spot &w, int32_t r0, int32_t r1, int32_t col0)
 {
     const int32_t row0 = r0 + (int)threadIdx.x / (T / 8), col = col0 + (int)threadIdx.x % (T / 8) * 8;
@@ -60,7 +57,7 @@ static __device__ __forceinline__ void feed_any(unsigned char *to, const Panel &
 
 /* Blocks of 4 warps, 2 by 2, each T/2 by T/2 of a tile T by T: acc[i][j] 16 by 8. SUMS, and total wanted: total[j][0] and [2] are the
  * sums of y's columns 16 j + lane / 4 and 8 further on; y's fragments, turned, are the left operand and ones the right one. */
-template <int T, int DEPTH, bool SUMS>
+template <int T, bool SUMS>
 static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], float (*total)[4], bool wanted, const unsigned char *x, const unsigned char *y,
                                                 int wm, int wn)
 {
@@ -86,16 +83,7 @@ static __device__ __forceinline__ void multiply(float (*acc)[T / 16][4], float (
         }
     }
 }
-static __device__ __forceinline__ void put_2(const Panel &z, int64_t at, int32_t col, float v0, float v1, int32_t part, int32_t add)
-{
-    if (part) {
-        *(float2 *)((float *)z.a.data + at + col) = make_float2(v0, v1);       /* rows of parts are padded                    */
-        return;
-    }
-    arg_put(z.a, at + col, v0 + (add ? arg_get(z.a, at + col) : 0.0f));
-    if (col + 1 < z.cols) arg_put(z.a, at + col + 1, v1 + (add ? arg_get(z.a, at + col + 1) : 0.0f));
-}
-/* A piece ends: what this thread has is added to the total of the pieces before, which is kept unless this is the last one. */
+/* A piece of a group ends: what this thread has is added to the total of the pieces before, which is kept unless this is the last one. */
 template <int T, bool LAST> static __device__ __forceinline__ void end_piece(float (*acc)[T / 16][4], float4 *kept, bool first)
 {
 #pragma unroll
@@ -111,22 +99,12 @@ template <int T, bool LAST> static __device__ __forceinline__ void end_piece(flo
             acc[i][j][0] = LAST ? v.x : 0.0f; acc[i][j][1] = LAST ? v.y : 0.0f; acc[i][j][2] = LAST ? v.z : 0.0f; acc[i][j][3] = LAST ? v.w : 0.0f;
         }
 }
-template <int T, bool LAST> static __device__ __forceinline__ void end_sums(float (*total)[4], float (*kept)[2], bool first)
-{
-#pragma unroll
-    for (int j = 0; j < T / 32; j++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            kept[j][h] = first ? total[j][2 * h] : kept[j][h] + total[j][2 * h];
-            total[j][2 * h] = LAST ? kept[j][h] : 0.0f;
-        }
-}
-/* sum: where y's sums go, its sequences are z's. TOTAL: a block's chunk is a group of pieces. */
-template <int T, bool FAST, bool SUMS, bool TOTAL>
+/* sum: where y's sums go, its sequences are z's. FAST: of plain bf16, and a block's chunk is a piece; else perhaps a group of them. */
+template <int T, bool FAST, bool SUMS>
 static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y, Panel z, Arg sum, Job job, int32_t piece, int32_t part, int32_t add)
 {
     mdr_begin();
-    constexpr int DEPTH = DEEP<T, TOTAL>, BYTES = STAGE<T, TOTAL>, half = BYTES / 2;
+    constexpr int BYTES = STAGE<T>, half = BYTES / 2;
     MDR_SHARED(unsigned char, ring);
     Spot w;
     if (FAST) x.flat = y.flat = true;                      /* what the compiler sees, it need not branch on                          */
@@ -136,7 +114,7 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, wm = warp / 2 * (T / 2), wn = warp % 2 * (T / 2);
     const bool idle = k0 + wm >= x.cols || n0 + wn >= y.cols;              /* only copies                                               */
     const bool sums = SUMS && k0 + wm == 0;
-    float acc[T / 32][T / 16][4], total[T / 32][4], kept_sums[T / 32][2];
+    float acc[T / 32][T / 16][4], total[T / 32][4];
     float4 *kept = (float4 *)(ring + STAGES * BYTES) + threadIdx.x;
     Feed fx = {NULL, 0}, fy = {NULL, 0};
     if (FAST) {
@@ -145,11 +123,11 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     }
     auto load = [&](int to, int32_t r) {
         if (r < r1 && FAST) {
-            feed<T, DEPTH>(ring + to * BYTES, &fx, x.a.ld);
-            feed<T, DEPTH>(ring + to * BYTES + half, &fy, y.a.ld);
+            feed<T>(ring + to * BYTES, &fx, x.a.ld);
+            feed<T>(ring + to * BYTES + half, &fy, y.a.ld);
         } else if (r < r1) {
-            feed_any<T, DEPTH>(ring + to * BYTES, x, w, r, r1, k0);
-            feed_any<T, DEPTH>(ring + to * BYTES + half, y, w, r, r1, n0);
+            feed_any<T>(ring + to * BYTES, x, w, r, r1, k0);
+            feed_any<T>(ring + to * BYTES + half, y, w, r, r1, n0);
         }
         copy_commit();
     };
@@ -164,22 +142,18 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     bool first = true;
     int32_t end = r0 + piece;
     for (int32_t r = r0; r < r1; r += DEPTH) {
-        if (TOTAL && r == end) {
+        if (!FAST && r == end) {
             end_piece<T, false>(acc, kept, first);
-            if (SUMS) end_sums<T, false>(total, kept_sums, first);
             first = false;
             end += piece;
         }
         copy_wait<STAGES - 2>();
         __syncthreads();
         load(stage ? stage - 1 : STAGES - 1, r + DEPTH * (STAGES - 1));
-        if (!idle) multiply<T, DEPTH, SUMS>(acc, total, sums, ring + stage * BYTES, ring + stage * BYTES + half, wm, wn);
+        if (!idle) multiply<T, SUMS>(acc, total, sums, ring + stage * BYTES, ring + stage * BYTES + half, wm, wn);
         stage = stage + 1 < STAGES ? stage + 1 : 0;
     }
-    if (TOTAL && !first) {
-        end_piece<T, true>(acc, kept, false);
-        if (SUMS) end_sums<T, true>(total, kept_sums, false);
-    }
+    if (!FAST && !first) end_piece<T, true>(acc, kept, false);
 #pragma unroll
     for (int i = 0; i < T / 16; i++) {
         const int32_t row = k0 + wm + 8 * i + lane / 4;
@@ -201,72 +175,6 @@ static __global__ __launch_bounds__(128, 2) void tensor_product(Panel x, Panel y
     }
 }
 
-/* z (+)= a member's groups, one by one. part: its sequences are the chunks; a last row that z has not is `sum`'s. 4 columns a thread. */
-static __global__ void add_groups(Panel part, Panel z, Panel sum, Job job, int32_t add)
-{
-    mdr_begin();
-    const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_chunk = (rows + job.chunk - 1) / job.chunk;
-    const int32_t wide = (int32_t)part.a.ld / 4, id = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = id / wide, col = id % wide * 4;
-    if (rows == 0 || row >= part.rows || col >= z.cols) return;
-    const float *from = (const float *)part.a.data + row_at(part, m, 0, row) + col;
-    auto gather = [&](const Panel &to, int64_t at) {
-        float v[4];
-#pragma unroll
-        for (int q = 0; q < 4; q++) v[q] = add && col + q < to.cols ? arg_get(to.a, at + col + q) : 0.0f;
-#pragma unroll 8
-        for (int32_t c = 0; c < n_chunk; c++) {
-            const float4 p = *(const float4 *)(from + c * part.a.seq);
-            v[0] += p.x; v[1] += p.y; v[2] += p.z; v[3] += p.w;
-        }
-        write_4(to, at, col, v, 0);
-    };
-    if (row < z.rows) gather(z, row_at(z, m, 0, row));
-    else gather(sum, m * sum.a.member);
-}
-/* The same for few members, of groups or, with PIECES, of `each` parts a group: blocks of 32 x 8 bring all parts of 128 neighbouring
- * elements to shared memory at once, where a thread an element adds them. */
-enum { MEET = 64 };                   /* parts at a time                                                                     */
-template <bool PIECES>
-static __global__ __launch_bounds__(256) void add_parts(Panel part, Panel z, Panel sum, Job job, int32_t each, int32_t add)
-{
-    mdr_begin();
-    MDR_SHARED(float4, shared);
-    const int32_t m = (int32_t)blockIdx.z, rows = job.n_seq[m] * job.rows, n_part = (rows + job.chunk - 1) / job.chunk;
-    if (rows == 0) return;
-    const int32_t x = (int32_t)threadIdx.x, y = (int32_t)threadIdx.y, id = y * 32 + x, first = (int32_t)blockIdx.x * 32;
-    const int32_t wide = (int32_t)part.a.ld / 4, meet = PIECES ? MEET / each * each : MEET, row = (first + id / 4) / wide;
-    const int32_t col = (first + id / 4) % wide * 4 + id % 4;
-    const bool there = (first + x) / wide < part.rows, ends = id < 128 && row < part.rows && col < z.cols, is_z = row < z.rows;
-    const float *from = (const float *)part.a.data + m * part.a.member + (first + x) * 4, *mine = (const float *)shared + id;
-    const int64_t at = (is_z ? row_at(z, m, 0, row) : m * sum.a.member) + col;
-    float v = 0.0f;
-    for (int32_t base = 0; base < n_part; base += meet) {
-        const int32_t here = n_part - base < meet ? n_part - base : meet;
-        for (int32_t c = y; there && c < here; c += 8) copy_16(shared + c * 32 + x, from + (base + c) * part.a.seq, true);
-        copy_commit();
-        if (base == 0 && ends && add) v = is_z ? arg_get(z.a, at) : arg_get(sum.a, at);
-        copy_wait<0>();
-        __syncthreads();
-        if (PIECES) {
-            for (int32_t c = 0; ends && c < here; c += each) {
-                float p[MOST_EACH];
-#pragma unroll
-                for (int q = 0; q < MOST_EACH; q++) p[q] = mine[(c + q < here ? c + q : here - 1) * 128];
-#pragma unroll
-                for (int q = 1; q < MOST_EACH; q++)
-                    if (q < each && c + q < here) p[0] += p[q];
-                v += p[0];
-            }
-        } else if (ends) {
-#pragma unroll 8
-            for (int32_t c = 0; c < here; c++) v += mine[c * 128];
-        }
-        if (base + meet < n_part) __syncthreads();
-    }
-    if (ends && is_z) arg_put(z.a, at, v);
-    else if (ends) arg_put(sum.a, at, v);
-}
-
 /* Sums of columns by themselves, whatever lies there: a thread a column, part [member][chunk][cols]. */
 static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float *part)
 {
@@ -281,35 +189,46 @@ static __global__ void sum_columns(Panel y, Cut cut, const int32_t *n_seq, float
 }
 
 /* ---- choosing ---- */
-/* Parts are written and read once, 8 bytes an element; those of groups may cost about a fifth of what x and y do in bf16. 256 tiles of
- * 64 by 64 times groups fill the GPU; from there on more groups help nobody. Groups of large tiles that do not fill it consist of
- * pieces that do. */
+/* Parts are written and read once, 8 bytes an element. For blocks of 64 by 64: as many groups as fill the GPU (256 tiles) where their parts
+ * cost at most about a fifth of what x and y do in bf16; those of large tiles that do not fill it are cut into pieces that do. So one
+ * member's blocks, and float's, are cut. Of the same pieces bf16 then makes fewer, longer groups, for many members: 5, with parts of a seventh
+ * at most, or 11 of them. 6, 12, 24 or 64 members times 5 or 11 times the blocks of one group are little less than a multiple of 132. */
+enum { LEAST_PIECE = 256, MOST_CUT = 8 };
+enum { FULL = 128, ENOUGH = 100 };    /* blocks that fill the GPU; that large tiles are worth it for                          */
 struct Order { int32_t piece, each, groups; };       /* rows a piece, pieces a group                                         */
-static int64_t large_tiles(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[0], 128) * mdr_ceil_div(n->out[0].shape.d[1], 128); }
+static int64_t tiles(const Node *n, int64_t x, int64_t y) { return mdr_ceil_div(n->out[0].shape.d[0], x) * mdr_ceil_div(n->out[0].shape.d[1], y); }
+static int64_t large_tiles(const Node *n) { return tiles(n, 128, 128); }
 static bool takes_large(const Node *n) { return n->out[0].shape.d[0] > 64 && n->out[0].shape.d[1] > 64; }
-static Order order(const Node *n, int32_t n_seq)
+static Order cut_into(int64_t rows, int64_t groups, int64_t each)
+{
+    const int64_t piece = mdr_ceil_div(mdr_ceil_div(rows, groups * each), 32) * 32;
+    return Order{(int32_t)piece, (int32_t)each, (int32_t)mdr_ceil_div(rows, piece * each)};
+}
+static Order order(const Node *n, int32_t n_seq, bool floats)
 {
     const int64_t inner = n->out[0].shape.d[0], cols = n->out[0].shape.d[1], rows = mdr_rows(n->in_type[0].shape) * n_seq;
-    const int64_t cheap = rows * (inner + cols) / (20 * inner * cols), full = mdr_ceil_div(256, mdr_ceil_div(inner, 64) * mdr_ceil_div(cols, 64));
+    const int64_t cheap = rows * (inner + cols) / (20 * inner * cols), full = mdr_ceil_div(256, tiles(n, 64, 64));
     int64_t groups = cheap < full ? cheap : full, each = 1;
     if (groups > rows / 256) groups = rows / 256;
     if (groups < 1) groups = 1;
     if (takes_large(n)) each = FULL / (large_tiles(n) * groups);
     if (each > rows / (LEAST_PIECE * groups)) each = rows / (LEAST_PIECE * groups);
-    if (each > MOST_EACH) each = MOST_EACH;
+    if (each > MOST_CUT) each = MOST_CUT;
     if (each < 1) each = 1;
-    const int64_t piece = mdr_ceil_div(mdr_ceil_div(rows, groups * each), 32) * 32;
-    return Order{(int32_t)piece, (int32_t)each, (int32_t)mdr_ceil_div(rows, piece * each)};
+    if (floats || each == 1) return cut_into(rows, groups, each);
+    const int64_t pieces = groups * each, few = rows * (inner + cols) / (28 * inner * cols), wanted = few >= 11 ? 11 : few >= 5 ? 5 : few;
+    if (groups > wanted) groups = wanted > 1 ? wanted : 1;
+    if (groups < mdr_ceil_div(pieces, MOST_EACH)) groups = mdr_ceil_div(pieces, MOST_EACH);
+    return cut_into(rows, groups, (pieces + groups / 2) / groups);
 }
-/* Whether groups alone are blocks enough. */
-static bool by_groups(const Node *n, Extent e, Order o)
+/* Whether groups alone are blocks enough, if small ones. */
+static bool by_groups(const Node *n, Extent e, Order o) { return o.each == 1 || tiles(n, 64, 128) * o.groups * e.n_member >= ENOUGH; }
+static int64_t n_parts(const Node *n, Extent e)
 {
-    return o.each == 1 || large_tiles(n) * o.groups * e.n_member >= PROCESSORS;
-}
-static int32_t n_parts(const Node *n, Extent e)
-{
-    const Order o = order(n, e.n_seq);
-    return by_groups(n, e, o) ? o.groups : (int32_t)mdr_ceil_div(mdr_rows(n->in_type[0].shape) * e.n_seq, o.piece);
+    const Order o = order(n, e.n_seq, false);
+    const int64_t floats = order(n, e.n_seq, true).groups;
+    const int64_t parts = by_groups(n, e, o) ? o.groups : mdr_ceil_div(mdr_rows(n->in_type[0].shape) * e.n_seq, o.piece);
+    return parts > floats ? parts : floats;
 }
 static int64_t part_ld(const Node *n) { return mdr_ceil_div(n->out[0].shape.d[1], 8) * 8; }
 enum { SUM_LEAST = 64, SUM_MOST = 64 };
@@ -329,23 +248,51 @@ static size_t sum_scratch(const Node *n, Extent e)
 /* sum: where the sums of y's rows go, or their parts. each: parts of a group. */
 struct Sum { Panel x, y, z; Arg sum; Job job; int32_t chunks, piece, each, n_seq, members, part, add; void *stream; };
 
-template <int T> static dim3 cut(Sum *s)
+static dim3 cut(Sum *s, int32_t x, int32_t y)
 {
-    s->job.tiles_m = (s->x.cols + T - 1) / T;
-    s->job.tiles_n = (s->y.cols + T - 1) / T;
+    s->job.tiles_m = (s->x.cols + x - 1) / x;
+    s->job.tiles_n = (s->y.cols + y - 1) / y;
     return mdr_grid((int64_t)s->chunks * s->job.tiles_m * s->job.tiles_n, s->n_seq, s->members);
 }
-template <int T, bool FAST, bool SUMS, bool TOTAL> static void run_tensor(Sum s)
+template <int T, bool FAST, bool SUMS> static void run_tensor(Sum s)
 {
-    const dim3 grid = cut<T>(&s);
-    MDR_ALLOW_SHARED((tensor_product<T, FAST, SUMS, TOTAL>), (SHARED<T, TOTAL>));
-    MDR_LAUNCH((tensor_product<T, FAST, SUMS, TOTAL>), grid, 128, (SHARED<T, TOTAL>), s.stream, s.x, s.y, s.z, s.sum, s.job, s.piece, s.part, s.add);
+    const dim3 grid = cut(&s, T, T);
+    MDR_ALLOW_SHARED((tensor_product<T, FAST, SUMS>), (SHARED<T, FAST>));
+    MDR_LAUNCH((tensor_product<T, FAST, SUMS>), grid, 128, (SHARED<T, FAST>), s.stream, s.x, s.y, s.z, s.sum, s.job, s.piece, s.part, s.add);
 }
 template <int T> static void run_float(Sum s)
 {
-    const dim3 grid = cut<16 * T>(&s);
+    const dim3 grid = cut(&s, 16 * T, 16 * T);
     const Panel none = {};
     MDR_LAUNCH((float_product<T, true, false>), grid, 256, float_shared<T>(), s.stream, s.x, s.y, none, s.z, s.job, s.part, s.add);
+}
+
+/* A group a block. */
+template <int I, int J, int WM, int WN, bool SUMS> static void run_group(Sum s)
+{
+    const dim3 grid = cut(&s, GROUP_X<I, WM>, GROUP_Y<J, WN>);
+    constexpr int shared = GROUP_SHARED<I, J, WM, WN, SUMS>;
+    MDR_ALLOW_SHARED((group_product<I, J, WM, WN, SUMS>), shared);
+    MDR_LAUNCH((group_product<I, J, WM, WN, SUMS>), grid, 32 * WM * WN, shared, s.stream, s.x, s.y, s.z, s.sum, s.job, s.piece, s.part, s.add);
+}
+struct GroupShape { int32_t x, y; void (*run)(Sum), (*run_sums)(Sum); };
+#define SHAPE(I, J, WM, WN) {GROUP_X<I, WM>, GROUP_Y<J, WN>, run_group<I, J, WM, WN, false>, run_group<I, J, WM, WN, true>}
+static const GroupShape group_shapes[] = {SHAPE(4, 4, 2, 4), SHAPE(4, 6, 2, 4), SHAPE(3, 8, 4, 2), SHAPE(4, 4, 1, 4), SHAPE(4, 6, 1, 4), SHAPE(3, 8, 4, 1)};
+/* The shape of block whose busiest processor has the least to multiply; of those the one that reads least. */
+static void run_groups(const Sum &s, bool sums)
+{
+    const GroupShape *best = NULL;
+    int64_t best_time = 0, best_read = 0;
+    for (const GroupShape &g : group_shapes) {
+        const int64_t tiles_m = mdr_ceil_div(s.x.cols, g.x), tiles_n = mdr_ceil_div(s.y.cols, g.y), blocks = tiles_m * tiles_n * s.chunks * s.n_seq * s.members;
+        const int64_t time = mdr_ceil_div(blocks, PROCESSORS) * g.x * g.y, read = tiles_n * s.x.cols + tiles_m * s.y.cols;
+        if (best && (time > best_time || (time == best_time && read >= best_read))) continue;
+        best = &g;
+        best_time = time;
+        best_read = read;
+    }
+    if (sums) best->run_sums(s);
+    else best->run(s);
 }
 
 static Sum prepare(const Call *c, bool together)
@@ -356,8 +303,9 @@ static Sum prepare(const Call *c, bool together)
     Sum s = {};
     s.x = panel(c->in[0], rows, n->out[0].shape.d[0], n_seq, together);
     s.y = panel(c->in[1], rows, n->out[0].shape.d[1], n_seq, together);
-    const Order o = together ? order(n, n_seq) : Order{(int32_t)rows, 1, 1};
-    const bool groups = by_groups(n, c->extent, o) || (s.x.a.size == 4 && s.y.a.size == 4);       /* plain floats know no pieces */
+    const bool floats = s.x.a.size == 4 && s.y.a.size == 4;                                       /* plain ones know no pieces   */
+    const Order o = together ? order(n, n_seq, floats) : Order{(int32_t)rows, 1, 1};
+    const bool groups = floats || by_groups(n, c->extent, o);
     const int32_t chunk = groups ? o.piece * o.each : o.piece;
     s.piece = o.piece;
     s.each = groups ? 1 : o.each;
@@ -392,18 +340,17 @@ static void multiply_all(const Call *c, Sum s, bool sums)
         s.z = panel(part, rows, part_ld(n), s.chunks, false);
         if (sums) s.sum = Arg{(float *)c->scratch + inner * part_ld(n), part.member, part.seq, part.ld, part.size};
     }
-    const bool large = takes_large(n) && large_tiles(n) * s.chunks * s.n_seq * s.members >= ENOUGH, total = s.job.chunk > s.piece;
+    const bool large = takes_large(n) && large_tiles(n) * s.chunks * s.n_seq * s.members >= ENOUGH, grouped = s.job.chunk > s.piece;
     if (s.x.a.size == 4 && s.y.a.size == 4) {
         if (large && s.x.wide && s.x.flat && s.y.wide && s.y.flat && s.z.wide && s.z.a.size == 4) run_float<8>(s);
         else run_float<4>(s);
     }
-    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false, false, true>(s);
-    else if (total && sums) run_tensor<128, true, true, true>(s);
-    else if (total) run_tensor<128, true, false, true>(s);
-    else if (large && sums) run_tensor<128, true, true, false>(s);
-    else if (large) run_tensor<128, true, false, false>(s);
-    else if (sums) run_tensor<64, true, true, false>(s);
-    else run_tensor<64, true, false, false>(s);
+    else if (!plain_bf16(s.x) || !plain_bf16(s.y)) run_tensor<64, false, false>(s);
+    else if (grouped || (large && s.each == 1)) run_groups(s, sums);
+    else if (large && sums) run_tensor<128, true, true>(s);
+    else if (large) run_tensor<128, true, false>(s);
+    else if (sums) run_tensor<64, true, true>(s);
+    else run_tensor<64, true, false>(s);
     if (!s.part) return;
     s.stream = mdr_beside(c, sums ? 3u : 1u).stream;
     add_all(s, z, sum, rows * part_ld(n) / 4, (int32_t)(c->add & 1u));
