@@ -278,18 +278,17 @@ template <int I, int J, int WM, int WN, bool SUMS> static void run_group(Sum s)
 struct GroupShape { int32_t x, y; void (*run)(Sum), (*run_sums)(Sum); };
 #define SHAPE(I, J, WM, WN) {GROUP_X<I, WM>, GROUP_Y<J, WN>, run_group<I, J, WM, WN, false>, run_group<I, J, WM, WN, true>}
 static const GroupShape group_shapes[] = {SHAPE(4, 4, 2, 4), SHAPE(4, 6, 2, 4), SHAPE(3, 8, 4, 2), SHAPE(4, 4, 1, 4), SHAPE(4, 6, 1, 4), SHAPE(3, 8, 4, 1)};
-/* The shape of block whose busiest processor has the least to multiply; of those the one that reads least. */
+/* The shape whose busiest processor is ready first: products of a row of x and y, and 64 for each of its elements that is read. */
 static void run_groups(const Sum &s, bool sums)
 {
     const GroupShape *best = NULL;
-    int64_t best_time = 0, best_read = 0;
+    int64_t least = 0;
     for (const GroupShape &g : group_shapes) {
-        const int64_t tiles_m = mdr_ceil_div(s.x.cols, g.x), tiles_n = mdr_ceil_div(s.y.cols, g.y), blocks = tiles_m * tiles_n * s.chunks * s.n_seq * s.members;
-        const int64_t time = mdr_ceil_div(blocks, PROCESSORS) * g.x * g.y, read = tiles_n * s.x.cols + tiles_m * s.y.cols;
-        if (best && (time > best_time || (time == best_time && read >= best_read))) continue;
+        const int64_t blocks = mdr_ceil_div(s.x.cols, g.x) * mdr_ceil_div(s.y.cols, g.y) * s.chunks * s.n_seq * s.members;
+        const int64_t time = mdr_ceil_div(blocks, PROCESSORS) * (g.x * g.y + 64 * (g.x + g.y));
+        if (best && time >= least) continue;
         best = &g;
-        best_time = time;
-        best_read = read;
+        least = time;
     }
     if (sums) best->run_sums(s);
     else best->run(s);
