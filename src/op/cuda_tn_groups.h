@@ -2,7 +2,7 @@
  * A warp keeps two times its part of z in registers, the sums of the piece at hand and those of the pieces before, so the end of a piece
  * costs one addition an element and no memory; 8 warps and 320 columns a block are what then goes into a processor. 64 rows of
  * X columns of x and Y of y a stage pass through a ring in shared memory. A row there is 2 (X + Y) bytes, 16 bytes at column piece c of
- * row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. A stage ends where a piece does. */
+ * row r at place c ^ (r % 8), which ldmatrix reads transposed without bank conflicts. A piece may end in the middle of a stage. */
 #ifndef MDR_CUDA_TN_GROUPS_H
 #define MDR_CUDA_TN_GROUPS_H
 #include "op/cuda_tn_parts.h"
@@ -113,7 +113,7 @@ static __global__ __launch_bounds__(32 * WM * WN, 8 / (WM * WN)) void group_prod
     float *kept_total = (float *)(ring + STAGES * BYTES) + tid;
     unsigned char *to = ring + tid / 8 * PITCH + ((tid % 8 ^ (tid / 8 & 7)) << 4);
     auto load = [&](int at) {
-        if (f.left > -tid / 8) feed_group<X, Y, THREADS>(to + at, &f, x.a.ld, y.a.ld);
+        if (f.left > -(tid / 8)) feed_group<X, Y, THREADS>(to + at, &f, x.a.ld, y.a.ld);
         copy_commit();
     };
     for (int i = 0; i < STAGES - 1; i++) load(i * BYTES);

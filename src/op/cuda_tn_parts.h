@@ -28,10 +28,14 @@ static __global__ void add_groups(Panel part, Panel z, Panel sum, Job job, int32
         float v[4];
 #pragma unroll
         for (int q = 0; q < 4; q++) v[q] = add && col + q < to.cols ? arg_get(to.a, at + col + q) : 0.0f;
-#pragma unroll 8
-        for (int32_t c = 0; c < n_chunk; c++) {
-            const float4 p = *(const float4 *)(from + c * part.a.seq);
-            v[0] += p.x; v[1] += p.y; v[2] += p.z; v[3] += p.w;
+        for (int32_t c = 0; c < n_chunk; c += 6) {         /* 5 or 11 groups: all or half of them on their way at a time         */
+            float4 p[6];
+#pragma unroll
+            for (int q = 0; q < 6; q++)
+                if (c + q < n_chunk) p[q] = *(const float4 *)(from + (c + q) * part.a.seq);
+#pragma unroll
+            for (int q = 0; q < 6; q++)
+                if (c + q < n_chunk) { v[0] += p[q].x; v[1] += p[q].y; v[2] += p[q].z; v[3] += p[q].w; }
         }
         write_4(to, at, col, v, 0);
     };
