@@ -131,7 +131,7 @@ MDR_API void mdr_pool_close(Pool *p);
 MDR_API uint32_t mdr_fp_enter(void);                         /* flush denormals on this thread; returns the old state     */
 MDR_API void mdr_fp_leave(uint32_t state);
 
-#define MDR_NUMERICS 4                                       /* version of everything that fixes bits; enters every key    */
+#define MDR_NUMERICS 5                                       /* version of everything that fixes bits; enters every key    */
 #define MDR_VERSION "0.1.0"
 #ifdef __cplusplus
 }

@@ -140,7 +140,7 @@ static const OpCase cases[] = {
     {.name = "K = 1", .attr = &plain, .n_in = 3, .in = {{2, {7, 1}}, {2, {1, 16}}, {0, {0}}}, .lo = -1, .hi = 1},
     {.name = "N = 1", .attr = &plain, .n_in = 3, .in = {{2, {13, 10}}, {2, {10, 1}}, {1, {1}}}, .in_axes = {0, SHARED}, .lo = -1, .hi = 1},
     {.name = "N = 17, rank 3", .attr = &plain, .n_in = 3, .in = {{3, {5, 3, 11}}, {2, {11, 17}}, {1, {17}}}, .lo = -1, .hi = 1},
-    {.name = "a gradient in groups of pieces", .attr = &plain, .n_in = 3, .in = {{2, {171, 72}}, {2, {72, 3080}}, {0, {0}}}, .in_axes = {0, SHARED},
+    {.name = "a gradient in groups of pieces", .attr = &plain, .n_in = 3, .in = {{2, {342, 72}}, {2, {72, 3080}}, {0, {0}}}, .in_axes = {0, SHARED},
      .lo = -1, .hi = 1},
     {.name = "shared x", .attr = &plain, .n_in = 3, .in = {{2, {8, 6}}, {2, {6, 5}}, {0, {0}}}, .in_axes = {SHARED}, .lo = -1, .hi = 1},
     {0}};
@@ -150,8 +150,8 @@ static const OpCase cases_tn[] = {
     {.name = "K = 1, N = 17", .n_in = 2, .in = {{2, {7, 1}}, {2, {7, 17}}}, .lo = -1, .hi = 1},
     {.name = "N = 1", .n_in = 2, .in = {{2, {13, 10}}, {2, {13, 1}}}, .lo = -1, .hi = 1},
     {.name = "rank 3, shared x", .n_in = 2, .in = {{3, {5, 3, 11}}, {3, {5, 3, 8}}}, .in_axes = {SHARED}, .lo = -1, .hi = 1},
-    {.name = "blocks of several rows of warps", .n_in = 2, .in = {{2, {9, 136}}, {2, {9, 1800}}}, .lo = -1, .hi = 1},
-    {.name = "blocks of one row of warps", .n_in = 2, .in = {{2, {9, 136}}, {2, {9, 1032}}}, .lo = -1, .hi = 1},
+    {.name = "blocks of several rows of warps", .n_in = 2, .in = {{2, {170, 136}}, {2, {170, 1800}}}, .lo = -1, .hi = 1},
+    {.name = "blocks of one row of warps", .n_in = 2, .in = {{2, {170, 136}}, {2, {170, 1032}}}, .lo = -1, .hi = 1},
     {0}};
 
 static const OpDef def = {.name = "matmul", .equation = "y[i,n] = b[n] + sum_k x[i,k] w[k,n]", .attr_size = sizeof(MatmulAttr),

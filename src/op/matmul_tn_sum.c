@@ -42,8 +42,8 @@ static const OpCase cases[] = {
     {.name = "more rows and columns than a tile", .n_in = 2, .in = {{2, {141, 136}}, {2, {141, 200}}}, .lo = -1, .hi = 1},
     {.name = "several chunks", .n_in = 2, .in = {{2, {900, 8}}, {2, {900, 72}}}, .lo = -1, .hi = 1},
     {.name = "one row", .n_in = 2, .in = {{1, {16}}, {1, {24}}}, .lo = -1, .hi = 1},
-    {.name = "blocks of two rows of warps", .n_in = 2, .in = {{2, {9, 72}}, {2, {9, 2120}}}, .lo = -1, .hi = 1},
-    {.name = "blocks of four rows of warps", .n_in = 2, .in = {{2, {9, 264}}, {2, {9, 1352}}}, .lo = -1, .hi = 1},
+    {.name = "blocks of two rows of warps", .n_in = 2, .in = {{2, {170, 72}}, {2, {170, 2120}}}, .lo = -1, .hi = 1},
+    {.name = "blocks of four rows of warps", .n_in = 2, .in = {{2, {170, 264}}, {2, {170, 1352}}}, .lo = -1, .hi = 1},
     {.name = "rank 3", .n_in = 2, .in = {{3, {5, 3, 8}}, {3, {5, 3, 8}}}, .lo = -1, .hi = 1},
     {0}};
 static const OpDef def = {.name = "matmul_tn_sum", .equation = "z[k,n] = sum_i x[i,k] y[i,n], s[n] = sum_i y[i,n]", .min_in = 2, .max_in = 2,
