@@ -203,7 +203,8 @@ static Err *one(const Case *c, int32_t precision, Accel *accel, double copy)
 /* Populations of different graphs, as a protocol has them: one after another, and side by side as the queue does it. */
 static Err *beside(int32_t precision, Accel *accel)
 {
-    static const Mix mixes[] = {{32, 1, 8, 0}, {32, 6, 8, 0}, {128, 1, 8, 0}, {128, 6, 3, 0}, {1024, 1, 2, 0}};
+    static const Mix mixes[] = {{32, 1, 8, 0},  {32, 6, 8, 0},  {128, 1, 8, 0}, {128, 6, 3, 0}, {128, 24, 2, 0},
+                                {256, 6, 2, 0}, {512, 6, 2, 0}, {1024, 1, 2, 0}, {1024, 3, 2, 0}};
     ArchList a = {0};
     MDR_TRY(mdr_model_parse(cases[0].arch, 0, NULL, &a));
     Err *e = NULL;

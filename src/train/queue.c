@@ -8,9 +8,9 @@
 #include "train/queue.h"
 #include <time.h>
 
-/* With so many rows of a step in work (some 16 members of 128 x 128) no other population starts, since more gain little and more would be
+/* With so many rows of a step in work (some 25 members of 128 x 128) no other population starts, since more gain little and more would be
  * lost when a run is cut short; nor does one with which they would be more than fill a GPU, where small ones would wait for a large one. */
-enum { ENOUGH_ROWS = 15 << 14, MOST_WORKERS = 16 };
+enum { ENOUGH_ROWS = 25 << 14, MOST_WORKERS = 16 };
 static const struct timespec NAP = {.tv_nsec = 50 * 1000};
 
 void mdr_train_queue_say(const Queue *q, Text *t)
