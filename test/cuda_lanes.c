@@ -95,7 +95,7 @@ static void large_ones_run_alone(void **state)
         s[i] = spec_of(&a, "in-context-recall", 8);
         s[i].setting.vocab_size = 16 + 8 * i;
         s[i].setting.seq_len = 128;
-        s[i].train.batch_size = 2100;                     /* by 127 rows: over 2^18                                          */
+        s[i].train.batch_size = 3300;                     /* by 127 rows: over 25 2^14                                       */
         s[i].train.epochs = 1;
         spec[i] = &s[i];
     }
