@@ -41,6 +41,10 @@ with sqlite3.connect("other.db") as db: db.executescript(sys.argv[1])' "$1"; }
     sql "update trial set spec = replace(spec, 'train.early_stop none', 'train.early_stop test')"
     "$MADRAS" show --store other.db > test.txt
     check "show: what is stopped on test is scored there" sh -c '! cmp -s valid.txt test.txt'
+    sql "update trial set numerics = 1, key = substr(key, 2) || 'f'"
+    "$MADRAS" bench --protocol tiny.yml --store other.db --stored mamba > none.txt 2> none.err
+    check "trials of another numerics version get a word" sh -c "test $? -eq 2 &&
+        grep -qx \"madras: other.db has 2 trials of numerics version 1; this program's is [0-9]*, and they do not count here\" none.err"
 else skip "show: what is stopped on test is scored there: no python3"; fi
 if command -v python3 > /dev/null; then
     check "--json" python3 -c 'import json

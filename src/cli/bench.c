@@ -56,6 +56,27 @@ static Err *look_up_all(Bench *b)
     return NULL;
 }
 
+/* A newer program makes other bits, so it finds nothing in a store that its user knows to be full: that wants a word. */
+static Err *say_outdated(const Bench *b)
+{
+    int32_t all = 0;
+    int64_t latest = 0;
+    for (int32_t i = 0; b->store && b->left && i < b->n_job; i++) {
+        Text arch = {0};
+        int32_t n;
+        int64_t version;
+        mdr_model_print(b->job[i].arch, &arch);
+        Err *e = mdr_store_outdated(b->store, mdr_text_str(&arch), mdr_study_class(b->p), &n, &version);
+        mdr_text_free(&arch);
+        MDR_TRY(e);
+        all += n;
+        if (version > latest) latest = version;
+    }
+    if (all) mdr_cli_note("madras: %s has %d %s of numerics version %lld; this program's is %d, and they do not count here", mdr_store_path(b->store), all,
+                          all == 1 ? "trial" : "trials", (long long)latest, MDR_NUMERICS);
+    return NULL;
+}
+
 /* FLOP/s this machine reaches on these models: real training steps of the first trial that would run. */
 static Err *measured_rate(Bench *b, double *rate)
 {
@@ -183,6 +204,7 @@ static Err *bench(const Args *a, Bench *b, const ArchList *archs)
     MDR_TRY(make_jobs(b, archs));
     if (!b->store && (!dry || mdr_store_exists(store))) MDR_TRY(mdr_store_open(store, !dry, &b->store));
     MDR_TRY(look_up_all(b));
+    MDR_TRY(say_outdated(b));
     if (stored) return print_stored(a, b);
     if (!b->accel) MDR_TRY(mdr_cli_pool(a, &b->pool));
     return dry ? dry_run(b, mdr_cli_option(a, "json")->given) : run_and_score(a, b);

@@ -188,3 +188,16 @@ Err *mdr_store_classes(Store *s, Arena *a, const char *prefix, int32_t *n, const
     sqlite3_finalize(q);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? NULL : mdr_store_error(s->db, s->path, rc);
 }
+
+Err *mdr_store_outdated(Store *s, const char *architecture, const char *class_name, int32_t *n, int64_t *latest) {
+    sqlite3_stmt *q = NULL;
+    MDR_TRY(prepare(s, "SELECT count(*), max(numerics) FROM trial WHERE architecture = ?1 AND class = ?2 AND numerics <> ?3", &q));
+    sqlite3_bind_text(q, 1, architecture, -1, SQLITE_STATIC);
+    sqlite3_bind_text(q, 2, class_name, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(q, 3, MDR_NUMERICS);
+    int rc = sqlite3_step(q);
+    *n = rc == SQLITE_ROW ? sqlite3_column_int(q, 0) : 0;
+    *latest = rc == SQLITE_ROW ? sqlite3_column_int64(q, 1) : 0;
+    sqlite3_finalize(q);
+    return rc == SQLITE_ROW ? NULL : mdr_store_error(s->db, s->path, rc);
+}

@@ -31,4 +31,7 @@ MDR_API Err *mdr_store_get(Store *s, Arena *a, const char *key, StoreTrial **t);
 MDR_API Err *mdr_store_list(Store *s, Arena *a, const char *prefix, int32_t *n, StoreTrial ***t);
 /* The classes of its trials that start with prefix, in alphabetical order; at most 16. */
 MDR_API Err *mdr_store_classes(Store *s, Arena *a, const char *prefix, int32_t *n, const char ***name);
+/* Trials of an architecture (printed form) and class that other versions of numerics made, which no key of this program finds; latest: of
+ * those versions. */
+MDR_API Err *mdr_store_outdated(Store *s, const char *architecture, const char *class_name, int32_t *n, int64_t *latest);
 #endif
