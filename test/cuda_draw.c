@@ -64,7 +64,7 @@ typedef struct Launch {
     int32_t *host;                        /* tokens, targets                                                             */
     int32_t first[MOST], n_seq[MOST];
     DrawMember *members;
-    int32_t *device_first, *device_n_seq, *device, *work;
+    int32_t *device_first, *device_n_seq, *drawn, *device, *work;
     float *inv_count;
 } Launch;
 
@@ -117,12 +117,13 @@ static void launch_open(Launch *l, Accel *accel, const Group *g)
     l->device_first = on_device(accel, NULL, 4 * l->n);
     l->device_n_seq = on_device(accel, NULL, 4 * l->n);
     l->inv_count = on_device(accel, NULL, 4 * l->n);
+    l->drawn = on_device(accel, NULL, 4 * l->n);
     l->work = on_device(accel, NULL, mdr_cuda_draw_work(l->n, g->batch, g->rows));
 }
 
 static void launch_close(Launch *l)
 {
-    void *const device[] = {l->members, l->device, l->device_first, l->device_n_seq, l->inv_count, l->work};
+    void *const device[] = {l->members, l->device, l->device_first, l->device_n_seq, l->drawn, l->inv_count, l->work};
     for (int32_t i = 0; i < MDR_COUNT(device); i++) mdr_accel_free(l->accel, device[i]);
     for (int32_t m = 0; m < l->n; m++) {
         mdr_task_close(l->member[m].data);
@@ -169,12 +170,15 @@ static void batches(void **state)
             must(mdr_accel_upload(accel, l.device, l.host, 2 * l.cells * 4));
             must(mdr_accel_upload(accel, l.device_first, l.first, 4 * l.n));
             must(mdr_accel_upload(accel, l.device_n_seq, l.n_seq, 4 * l.n));
-            mdr_cuda_draw(mdr_accel_stream(accel), l.n, batch, groups[g].rows, l.members, l.device_first, l.device_n_seq, l.device,
-                          l.device + l.cells, l.inv_count, l.work);
+            mdr_cuda_draw(mdr_accel_stream(accel), l.n, batch, groups[g].rows, l.members, l.device_first, l.device_n_seq,
+                          (DrawBatch){l.device, l.device + l.cells, l.inv_count, l.drawn}, l.work);
             float inv_count[MOST];
+            int32_t drawn[MOST];
             must(mdr_accel_sync(accel));
             must(mdr_accel_download(accel, l.host, l.device, 2 * l.cells * 4));
             must(mdr_accel_download(accel, inv_count, l.inv_count, 4 * l.n));
+            must(mdr_accel_download(accel, drawn, l.drawn, 4 * l.n));
+            assert_memory_equal(drawn, l.n_seq, 4 * (size_t)l.n);
             for (int32_t m = 0; m < l.n; m++) examples += check_member(&l, m, inv_count[m]);
         }
         print_message("# %d rows: %d members, %d sequences\n", groups[g].rows, l.n, examples);

@@ -194,9 +194,9 @@ extern "C" Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to)
     }
     return NULL;
 }
-extern "C" Err *mdr_accel_join(Accel *a)
+extern "C" Err *mdr_accel_join(Accel *a, int32_t sides)
 {
-    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+    for (int32_t i = 0; i < sides; i++) {
         if (!a->side[i].out) continue;
         a->side[i].out = false;
         CUDA_TRY(cudaEventRecord(a->joined[i], (cudaStream_t)a->side[i].stream));

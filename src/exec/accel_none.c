@@ -38,7 +38,7 @@ void mdr_accel_recording_free(Recording *r) { (void)r; }
 Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to) { (void)a, (void)from, (void)to; return none(); }
 void *mdr_accel_side(const Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
 struct Beside *mdr_accel_aside(Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
-Err *mdr_accel_join(Accel *a) { (void)a; return none(); }
+Err *mdr_accel_join(Accel *a, int32_t sides) { (void)a, (void)sides; return none(); }
 Err *mdr_accel_mark(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 bool mdr_accel_reached(Accel *a, int32_t i) { (void)a, (void)i; return true; }
 Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds) { (void)a, (void)from, (void)to; *seconds = 0; return none(); }

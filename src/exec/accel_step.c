@@ -209,7 +209,7 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
 
 /* What STEP prepares for later phases (weights in a kernel's layout) is small, many, and needs no scratch: side by side, until the join. */
-enum { DATA_SIDE = MDR_ACCEL_SIDES - 1 };
+enum { AHEAD_SIDE = MDR_ACCEL_SIDES - 1 };
 static Err *fork_step(AccelExec *a, const Frame *f)
 {
     const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
@@ -217,28 +217,20 @@ static Err *fork_step(AccelExec *a, const Frame *f)
     while (plain > from && a->p->instr[plain - 1].prep_units) plain--;
     if (a->profiling || to - plain < 2) return run_instrs(a, from, to, f);
     MDR_TRY(run_instrs(a, from, plain, f));
-    MDR_TRY(mdr_accel_fork(a->accel, 0, DATA_SIDE));
+    MDR_TRY(mdr_accel_fork(a->accel, 0, AHEAD_SIDE));
     for (int32_t i = plain; i < to; i++) {
         Frame side = *f;
-        side.stream = mdr_accel_side(a->accel, i % DATA_SIDE);
+        side.stream = mdr_accel_side(a->accel, i % AHEAD_SIDE);
         mdr_exec_instr(a->p, &a->p->instr[i], &side, 0, -1);
     }
     return NULL;
 }
 
-/* Drawing a batch takes about as long as STEP, which seldom reads inputs: beside it, until the join. */
-static bool step_reads_inputs(const Plan *p)
+/* A batch is drawn by one thread a sequence, which takes long and hardly any of the device. */
+static Err *fork_ahead(AccelExec *a, Exec *exec, const ExecHooks *h)
 {
-    for (int32_t i = p->begin[PH_STEP]; i < p->begin[PH_STEP + 1]; i++)
-        for (int k = 0; k < MDR_MAX_IN; k++)
-            if (p->instr[i].in[k].place == PL_INPUT) return true;
-    return false;
-}
-static Err *fork_data(AccelExec *a, Exec *exec, const ExecHooks *h)
-{
-    if (step_reads_inputs(a->p)) return h->data(h->ctx, exec, mdr_accel_stream(a->accel));
-    MDR_TRY(mdr_accel_fork(a->accel, DATA_SIDE, DATA_SIDE + 1));
-    return h->data(h->ctx, exec, mdr_accel_side(a->accel, DATA_SIDE));
+    MDR_TRY(mdr_accel_fork(a->accel, AHEAD_SIDE, AHEAD_SIDE + 1));
+    return h->ahead(h->ctx, exec, mdr_accel_side(a->accel, AHEAD_SIDE));
 }
 
 static Err *update_members(AccelExec *a, Population *pop)
@@ -259,13 +251,13 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     Frame f = frame(a, pop);
     int32_t last = p->begin[PH_COUNT];
     if (hooks && hooks->before) MDR_TRY(hooks->before(hooks->ctx, exec, f.stream));
-    if (hooks && hooks->data) MDR_TRY(fork_data(a, exec, hooks));
-    MDR_TRY(mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
+    else MDR_TRY(mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
+    if (hooks && hooks->ahead) MDR_TRY(fork_ahead(a, exec, hooks));
     MDR_TRY(fork_step(a, &f));
     if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_fill(a->accel, a->base[PL_POST], 0, p->size[PL_POST] * a->n));
-    MDR_TRY(mdr_accel_join(a->accel));
+    MDR_TRY(mdr_accel_join(a->accel, AHEAD_SIDE));
     MDR_TRY(run_phase(a, PH_SEQ, &f));
-    MDR_TRY(mdr_accel_join(a->accel));
+    MDR_TRY(mdr_accel_join(a->accel, AHEAD_SIDE));
     MDR_TRY(run_phase(a, PH_POST, &f));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last));
     for (int32_t i = 0; i < p->n_copy; i++) {
@@ -275,6 +267,7 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     }
     if (update) MDR_TRY(update_members(a, pop));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
+    MDR_TRY(mdr_accel_join(a->accel, MDR_ACCEL_SIDES));
     if (hooks && hooks->after) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
     return mdr_accel_launched(a->accel);
 }
@@ -439,6 +432,7 @@ void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member)
     return (void *)(uintptr_t)a->input[i].data;
 }
 int32_t *mdr_exec_accel_n_seq(Exec *e) { return mdr_exec_of_accel(e)->n_seq; }
+int32_t *mdr_exec_accel_one(Exec *e) { return mdr_exec_of_accel(e)->one; }
 Hyper *mdr_exec_accel_hyper(Exec *e) { return mdr_exec_of_accel(e)->hyper; }
 const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member)
 {

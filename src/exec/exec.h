@@ -99,18 +99,19 @@ MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
  * computed or updated), hypers. */
 MDR_API void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member);      /* input i; member stride in elements              */
 MDR_API int32_t *mdr_exec_accel_n_seq(Exec *e);                               /* [n_member]                                      */
+MDR_API int32_t *mdr_exec_accel_one(Exec *e);                                 /* [n_member] 1 where there are sequences, else 0  */
 MDR_API Hyper *mdr_exec_accel_hyper(Exec *e);                                 /* [n_member]                                      */
 MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *member);   /* output i, DT_SUM, as the step left it; stride in elements */
 MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /* [n_member] norms of gradients; NULL: the step being
                                                                                  recorded clips nobody                           */
 typedef Err *ExecHook(void *ctx, Exec *e, void *stream);                      /* enqueues on the stream (cudaStream_t), nothing else */
 typedef struct ExecHooks {                    /* each may be NULL                                                                */
-    ExecHook *before;                         /* writes the numbers of sequences and the hypers                                  */
-    ExecHook *data;                           /* then, the inputs: beside what a step makes of weights alone                     */
+    ExecHook *before;                         /* writes the inputs, the numbers of sequences (0 and 1 of them, too), the hypers  */
+    ExecHook *ahead;                          /* then, what the next step's `before` reads: beside the step, until `after`       */
     ExecHook *after;                          /* reads the results                                                               */
     void *ctx;
 } ExecHooks;
-/* Records before, data, the step, after as one graph; replay enqueues it once and does not wait. Recording again replaces it. hooks may be
+/* Records before, ahead beside the step, after as one graph; replay enqueues it once and does not wait. Recording again replaces it. hooks may be
  * NULL: the host has written everything. */
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);

@@ -72,14 +72,16 @@ static __global__ void draw(int32_t batch, int32_t rows, const DrawMember *membe
 }
 
 /* A warp a member. */
-static __global__ void count(int32_t batch, const int32_t *n_seq, const int32_t *wanted, float *inv_count)
+static __global__ void count(int32_t batch, const int32_t *n_seq, const int32_t *wanted, float *inv_count, int32_t *drawn)
 {
     mdr_begin();
     const int64_t m = blockIdx.z;
     int32_t n = 0;
     for (int32_t k = (int32_t)threadIdx.x; k < n_seq[m]; k += 32) n += wanted[m * batch + k];
     n = __reduce_add_sync(0xffffffffu, n);
-    if (threadIdx.x == 0) inv_count[m] = n ? (float)(1.0 / (double)n) : 0.0f;
+    if (threadIdx.x != 0) return;
+    inv_count[m] = n ? (float)(1.0 / (double)n) : 0.0f;
+    drawn[m] = n_seq[m];
 }
 
 extern "C" int64_t mdr_cuda_draw_work(int32_t n_member, int32_t batch, int32_t rows)
@@ -88,13 +90,13 @@ extern "C" int64_t mdr_cuda_draw_work(int32_t n_member, int32_t batch, int32_t r
 }
 
 extern "C" void mdr_cuda_draw(void *stream, int32_t n_member, int32_t batch, int32_t rows, const DrawMember *members, const int32_t *first,
-                              const int32_t *n_seq, int32_t *tokens, int32_t *targets, float *inv_count, int32_t *work)
+                              const int32_t *n_seq, DrawBatch out, int32_t *work)
 {
     const int32_t together = (int64_t)n_member * batch <= MOST_ALONE ? 1 : TOGETHER;
     int64_t shared = shared_of(rows), bytes = shared * together * (int64_t)sizeof(int32_t);
     int32_t *wanted = work;
     MDR_ALLOW_SHARED(draw, MOST_SHARED);
     MDR_LAUNCH(draw, mdr_grid(mdr_ceil_div(batch, together), 1, n_member), dim3(32), (size_t)bytes, stream, batch, rows, members, first, n_seq,
-               tokens, targets, wanted, work + (int64_t)n_member * batch, (int32_t)work_of(rows), (int32_t)shared, together);
-    MDR_LAUNCH(count, mdr_grid(1, 1, n_member), dim3(32), 0, stream, batch, n_seq, wanted, inv_count);
+               out.tokens, out.targets, wanted, work + (int64_t)n_member * batch, (int32_t)work_of(rows), (int32_t)shared, together);
+    MDR_LAUNCH(count, mdr_grid(1, 1, n_member), dim3(32), 0, stream, batch, n_seq, wanted, out.inv_count, out.n_seq);
 }

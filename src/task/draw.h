@@ -23,13 +23,16 @@ typedef struct DrawMember {
 MDR_API const void *mdr_task_ctx(const Dataset *d, int64_t *bytes);
 MDR_API void mdr_task_draw_member(const Dataset *d, const void *device_ctx, const int32_t *device_order, DrawMember *m);
 
+/* A drawn batch, on the device: tokens, targets [n_member][batch][rows]; inv_count [n_member]: 1 / wanted targets, 0 if there are none;
+ * n_seq [n_member]: its sequences. */
+typedef struct DrawBatch { int32_t *tokens, *targets; float *inv_count; int32_t *n_seq; } DrawBatch;
+
 /* Bytes of work that mdr_cuda_draw needs for any tasks of so many rows. */
 MDR_API int64_t mdr_cuda_draw_work(int32_t n_member, int32_t batch, int32_t rows);
 /* Sequence k < n_seq[m] of member m becomes the example at place first[m] + k; sequences from n_seq[m] on are left as they are.
- * tokens, targets [n_member][batch][rows]; inv_count [n_member]: 1 / wanted targets, 0 if there are none. A member that rests
- * (n_seq[m] 0) may have any bytes in `members`. */
+ * out.n_seq[m] becomes n_seq[m]. A member that rests (n_seq[m] 0) may have any bytes in `members`. */
 MDR_API void mdr_cuda_draw(void *stream, int32_t n_member, int32_t batch, int32_t rows, const DrawMember *members, const int32_t *first,
-                           const int32_t *n_seq, int32_t *tokens, int32_t *targets, float *inv_count, int32_t *work);
+                           const int32_t *n_seq, DrawBatch out, int32_t *work);
 #ifdef __cplusplus
 }
 #endif

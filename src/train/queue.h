@@ -38,7 +38,9 @@ typedef struct Crew {
     void *memory;                         /* the device's: what follows                                                  */
     QueueState *state, *eval_state;       /* [n]; with what an evaluation of a split begins                               */
     double *rate;                         /* [MDR_QUEUE_ROUND][n]                                                        */
-    int32_t *first, *order, *work;        /* [n]; [n][examples]; of drawing                                              */
+    QueueNext to_draw, eval_to_draw;      /* [n] to be drawn; one memory, batches of two sizes                            */
+    DrawBatch drawn;                      /* for the next step                                                           */
+    int32_t *order, *work;                /* [n][examples]; of drawing                                                   */
     DrawMember *draw, *eval_draw, *split_draw;   /* [n], of the split being evaluated [n], [2][n]: valid, test            */
     int64_t *size;                        /* [n] examples of the split being evaluated                                   */
     SplitScore *score, *split_score;      /* [n], [2][n]                                                                  */
@@ -95,6 +97,9 @@ void mdr_train_crew_close(Crew *c);                                             
 Err *mdr_train_crew_admit(Crew *c);                                                     /* fills free slots              */
 void mdr_train_crew_order(Crew *c, int32_t slot, int64_t epoch);                        /* host_order                    */
 Err *mdr_train_crew_send_order(Crew *c, int32_t slot);
+/* Enqueued before the first step of a round, or of a split's evaluation: draws its batch. */
+Err *mdr_train_crew_begin_round(Crew *c);
+Err *mdr_train_crew_begin_split(Crew *c);
 Err *mdr_train_crew_leave(Crew *c, int32_t slot);                                       /* its trial has ended           */
 /* queue_round.c. start: enqueues the first steps. go_on: takes what was enqueued (waits for it) and enqueues what follows; over once no slot
  * is taken. reached: would go_on not wait? */

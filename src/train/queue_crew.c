@@ -1,8 +1,8 @@
 /* One population of a queue: its memory on the device, its two recorded steps, and who sits in which slot. A trial that sits down
  * brings its starting values, the order of its first epoch and descriptions of its data; nothing of whom it follows is left.
  *
- * The recorded training step: [which batch, which rate] -> [draw it] -> step -> [add up the loss]; evaluation the same with
- * [add up the scores] behind it. So a round of steps runs without the host. */
+ * The recorded training step: [take the drawn batch; which rate; which batch next] -> step, beside it [draw the next] -> [add up the loss];
+ * evaluation the same with [add up the scores] behind it. So a round of steps runs without the host; only its first batch waits to be drawn. */
 #include "train/queue.h"
 #include <string.h>
 
@@ -17,13 +17,18 @@ static void *carve(char **at, int64_t bytes)
 static int64_t lay_out(Crew *c, char *memory)
 {
     char *at = memory;
-    int64_t n = c->n;
+    const int64_t n = c->n, batch = c->batch > MDR_EVAL_BATCH ? c->batch : MDR_EVAL_BATCH;
     c->state = carve(&at, n * (int64_t)sizeof *c->state);
     c->eval_state = carve(&at, n * (int64_t)sizeof *c->eval_state);
     c->rate = carve(&at, n * MDR_QUEUE_ROUND * (int64_t)sizeof *c->rate);
-    c->first = carve(&at, n * (int64_t)sizeof *c->first);
+    c->to_draw = (QueueNext){carve(&at, n * (int64_t)sizeof(int32_t)), carve(&at, n * (int64_t)sizeof(int32_t)), c->batch};
+    c->eval_to_draw = (QueueNext){c->to_draw.first, c->to_draw.n_seq, MDR_EVAL_BATCH};
+    c->drawn.tokens = carve(&at, n * batch * c->rows * (int64_t)sizeof(int32_t));
+    c->drawn.targets = carve(&at, n * batch * c->rows * (int64_t)sizeof(int32_t));
+    c->drawn.inv_count = carve(&at, n * (int64_t)sizeof(float));
+    c->drawn.n_seq = carve(&at, n * (int64_t)sizeof(int32_t));
     c->order = carve(&at, n * c->examples * (int64_t)sizeof *c->order);
-    c->work = carve(&at, mdr_cuda_draw_work(c->n, c->batch > MDR_EVAL_BATCH ? c->batch : MDR_EVAL_BATCH, c->rows));
+    c->work = carve(&at, mdr_cuda_draw_work(c->n, (int32_t)batch, c->rows));
     c->draw = carve(&at, n * (int64_t)sizeof *c->draw);
     c->eval_draw = carve(&at, n * (int64_t)sizeof *c->eval_draw);
     c->split_draw = carve(&at, 2 * n * (int64_t)sizeof *c->split_draw);
@@ -56,25 +61,40 @@ static void host_memory(Crew *c)
 }
 
 /* ---- recorded steps ---- */
-static Err *draw(Crew *c, Exec *e, void *stream, const DrawMember *members, int32_t batch)
+static Err *take(Crew *c, Exec *e, void *stream, const double *rate, Hyper *hyper, QueueNext next)
 {
-    int64_t stride[3];
-    void *tokens = mdr_exec_accel_input(e, 0, &stride[0]), *targets = mdr_exec_accel_input(e, 1, &stride[1]);
-    void *inv = mdr_exec_accel_input(e, 2, &stride[2]);
-    mdr_cuda_draw(stream, c->n, batch, c->rows, members, c->first, mdr_exec_accel_n_seq(e), tokens, targets, inv, c->work);
+    int64_t stride;
+    DrawBatch taken = {.n_seq = mdr_exec_accel_n_seq(e)};
+    taken.tokens = mdr_exec_accel_input(e, 0, &stride);
+    taken.targets = mdr_exec_accel_input(e, 1, &stride);
+    taken.inv_count = mdr_exec_accel_input(e, 2, &stride);
+    mdr_cuda_queue_before(stream, c->n, c->rows, c->state, rate, hyper, c->drawn, taken, mdr_exec_accel_one(e), next);
     return mdr_accel_launched(c->accel);
 }
+static Err *draw(Crew *c, void *stream, const DrawMember *members, QueueNext next)
+{
+    mdr_cuda_draw(stream, c->n, next.batch, c->rows, members, next.first, next.n_seq, c->drawn, c->work);
+    return mdr_accel_launched(c->accel);
+}
+static Err *draw_first(Crew *c, const DrawMember *members, QueueNext next)
+{
+    void *stream = mdr_accel_stream(c->accel);
+    mdr_cuda_queue_begin(stream, c->n, c->state, next);
+    return draw(c, stream, members, next);
+}
+Err *mdr_train_crew_begin_round(Crew *c) { return draw_first(c, c->draw, c->to_draw); }
+Err *mdr_train_crew_begin_split(Crew *c) { return draw_first(c, c->eval_draw, c->eval_to_draw); }
 
 static Err *before_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    mdr_cuda_queue_before(stream, c->n, c->batch, c->state, c->rate, mdr_exec_accel_hyper(e), c->first, mdr_exec_accel_n_seq(e));
-    return mdr_accel_launched(c->accel);
+    return take(c, e, stream, c->rate, mdr_exec_accel_hyper(e), c->to_draw);
 }
 static Err *draw_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    return draw(c, e, stream, c->draw, c->batch);
+    (void)e;
+    return draw(c, stream, c->draw, c->to_draw);
 }
 static Err *after_step(void *ctx, Exec *e, void *stream)
 {
@@ -87,13 +107,13 @@ static Err *after_step(void *ctx, Exec *e, void *stream)
 static Err *before_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    mdr_cuda_queue_before(stream, c->n, MDR_EVAL_BATCH, c->state, NULL, NULL, c->first, mdr_exec_accel_n_seq(e));
-    return mdr_accel_launched(c->accel);
+    return take(c, e, stream, NULL, NULL, c->eval_to_draw);
 }
 static Err *draw_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    return draw(c, e, stream, c->eval_draw, MDR_EVAL_BATCH);
+    (void)e;
+    return draw(c, stream, c->eval_draw, c->eval_to_draw);
 }
 static Err *after_eval(void *ctx, Exec *e, void *stream)
 {

@@ -92,6 +92,7 @@ static Err *begin_round(Crew *c)
     c->steps = steps;
     MDR_TRY(send_round(c, steps));
     MDR_TRY(begin_piece(c));
+    MDR_TRY(mdr_train_crew_begin_round(c));
     MDR_TRY(replay(c->exec, steps));
     MDR_TRY(mdr_accel_mark(c->accel, 1));
     for (int32_t m = 0; m < c->n; m++) {              /* while the device works: the next epochs' orders                     */
@@ -141,6 +142,7 @@ static Err *begin_evaluation(Crew *c)
         MDR_TRY(copy(c, c->state, c->eval_state, n * (int64_t)sizeof *c->state));
         MDR_TRY(copy(c, c->eval_draw, c->split_draw + k * n, n * (int64_t)sizeof *c->eval_draw));
         MDR_TRY(mdr_accel_fill(c->accel, c->score, 0, n * (int64_t)sizeof *c->score));
+        MDR_TRY(mdr_train_crew_begin_split(c));
         MDR_TRY(replay(c->eval, most));
         MDR_TRY(copy(c, c->split_score + k * n, c->score, n * (int64_t)sizeof *c->score));
     }
