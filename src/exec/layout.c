@@ -356,9 +356,10 @@ static bool needs_instr(const Layout *l, int32_t i)
     return l->val[vid((Value){i, 0})].root == vid((Value){i, 0}) || computed(l, (Value){i, 0});
 }
 
+static Phase prep_phase(const Node *n, int32_t in) { return in < 0 ? PH_CONST : n->in_type[in].phase; }
 static void emit_prep(Plan *p, const Kernel *k, Instr *user, Instr *prep)
 {
-    Phase phase = user->node->in_type[k->prep.in].phase;
+    Phase phase = prep_phase(user->node, k->prep.in);
     Place place = phase == PH_CONST ? PL_CONST : PL_STEP;
     user->prep = (Slot){.place = place, .at = p->size[place], .size = p->real};
     p->size[place] += mdr_exec_round(k->prep.elements(user->node) * p->real, mdr_exec_align(p));
@@ -385,18 +386,18 @@ static void add_preps(Plan *p, const Instr *all, int32_t n)
     for (int phase = PH_STEP; phase < PH_COUNT; phase++)
         for (int32_t i = old[phase]; i < old[phase + 1]; i++) {
             const Kernel *k = user[i].run ? p->spec.device->kernel(user[i].node) : NULL;
-            if (k && k->prep.run && (int)user[i].node->in_type[k->prep.in].phase < phase) emit_prep(p, k, &user[i], &late[n_late++]);
+            if (k && k->prep.run && (int)prep_phase(user[i].node, k->prep.in) < phase) emit_prep(p, k, &user[i], &late[n_late++]);
         }
     for (int phase = 0; phase < PH_COUNT; phase++) {
         p->begin[phase] = m;
         for (int32_t i = old[phase]; i < old[phase + 1]; i++) {
             const Kernel *k = user[i].run ? p->spec.device->kernel(user[i].node) : NULL;
-            bool now = k && k->prep.run && (int)user[i].node->in_type[k->prep.in].phase == phase;
+            bool now = k && k->prep.run && (int)prep_phase(user[i].node, k->prep.in) == phase;
             if (now) { emit_prep(p, k, &user[i], &prep); p->instr[m++] = prep; }
             p->instr[m++] = user[i];
         }
         for (int32_t i = 0; i < n_late; i++)
-            if ((int)late[i].node->in_type[late[i].prep_in].phase == phase) p->instr[m++] = late[i];
+            if ((int)prep_phase(late[i].node, late[i].prep_in) == phase) p->instr[m++] = late[i];
     }
     p->begin[PH_COUNT] = m;
 }

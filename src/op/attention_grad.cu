@@ -464,10 +464,14 @@ static bool applies(const Node *n) { return n->in_type[0].shape.d[1] / ((const A
 
 /* ---- with the rotation inside; what is not bf16 is rounded as it comes ---- */
 static int32_t angle_count(const Node *n) { return (int32_t)mdr_ceil_div(n->in_type[0].shape.d[0], 32) * 128; }
-static size_t angle_bytes(const Node *n, Extent e)
+static int64_t angle_floats(const Node *n) { return 2 * (int64_t)angle_count(n); }
+static void run_angles(const Call *c, int64_t unit0, int64_t unit1)
 {
-    (void)e;
-    return sizeof(float2) * (size_t)angle_count(n);
+    (void)unit0;
+    (void)unit1;
+    const int32_t count = angle_count(c->node);
+    MDR_LAUNCH(make_angles, mdr_grid(mdr_ceil_div(count, 128), 1, 1), 128, 0, c->stream, (float2 *)c->out[0].data, count,
+               log(((const RopeAttentionAttr *)c->node->attr)->base));
 }
 static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
 {
@@ -475,14 +479,11 @@ static void run_turned(const Call *c, int64_t unit0, int64_t unit1)
     (void)unit1;
     AttentionShape s = attention_shape(c);
     const GradArgs a = grad_args(c);
-    const int32_t count = angle_count(c->node);
     s.vectors = all_bf16(a, &s) && s.vectors;
-    MDR_LAUNCH(make_angles, mdr_grid(mdr_ceil_div(count, 128), 1, 1), 128, 0, c->stream, (float2 *)c->scratch, count,
-               log(((const RopeAttentionAttr *)c->node->attr)->base));
-    enqueue_8<true>(c, a, s, (const float4 *)c->scratch);
+    enqueue_8<true>(c, a, s, (const float4 *)c->prep.data);
 }
 
 extern "C" const CudaRow mdr_cuda_rows_attention_grad[] = {
     {"attention_grad", {run_attention_grad, NULL, NULL, {}}, applies, 1u << 4 | 1u << 6, 0},
-    {"rope_attention_grad", {run_turned, NULL, angle_bytes, {}}, turned_applies, 1u << 4 | 1u << 6, 0},
+    {"rope_attention_grad", {run_turned, NULL, NULL, {run_angles, -1, angle_floats, NULL}}, turned_applies, 1u << 4 | 1u << 6, 0},
     {}};

@@ -24,8 +24,8 @@ const OpRow *mdr_op_find(const char *name) {
 
 /* A kernel that wants an input prepared once a step can only be had where that input is the same for a whole step. */
 static bool can_prepare(const Kernel *k, const Node *n) {
-    if (!k->prep.run) return true;
-    if (k->prep.in < 0 || k->prep.in >= n->n_in || n->in[k->prep.in].node < 0) return false;
+    if (!k->prep.run || k->prep.in < 0) return true;
+    if (k->prep.in >= n->n_in || n->in[k->prep.in].node < 0) return false;
     uint8_t phase = n->in_type[k->prep.in].phase;
     return phase == PH_CONST || phase == PH_STEP;
 }
