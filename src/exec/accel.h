@@ -52,7 +52,7 @@ MDR_API void mdr_accel_recording_free(Recording *r);
 
 /* Pieces of work that do not depend on one another run side by side: after fork, sides [from, to) (cudaStream_t) see what was enqueued
  * before it; join ends all that were forked: what comes after it sees them. */
-enum { MDR_ACCEL_SIDES = 8 };
+enum { MDR_ACCEL_SIDES = 2 };
 MDR_API Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to);
 MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
 MDR_API struct Beside *mdr_accel_aside(Accel *a, int32_t i);            /* side i for kernels that fork it themselves, as often as they like */

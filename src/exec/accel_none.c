@@ -1,6 +1,7 @@
 /* What a build without CUDA has instead of accel.cu: it says so. */
 #include "exec/internal.h"
 #ifndef MDR_CUDA
+#include "op/cuda_images.h"
 #include "op/cuda_update.h"
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +56,7 @@ void mdr_cuda_grad_norm(void *stream, int32_t n_member, const int32_t *n_seq, in
 {
     (void)stream, (void)n_member, (void)n_seq, (void)stride, (void)grad, (void)grad_member, (void)partial, (void)norm;
 }
+void mdr_cuda_images(void *stream, Images *list) { (void)stream, (void)list; }
 #else
 typedef int mdr_accel_is_in_accel_cu;                 /* ISO C wants a declaration in every file                             */
 #endif

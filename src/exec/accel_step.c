@@ -4,6 +4,7 @@
  * Memory, one piece: [CONST | STEP | POST | SLICE | scratch, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
  * but CONST once a member. */
 #include "exec/internal.h"
+#include "op/cuda_images.h"
 #include "op/cuda_update.h"
 #include <math.h>
 #include <string.h>
@@ -208,21 +209,22 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 }
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
 
-/* What STEP prepares for later phases (weights in a kernel's layout) is small, many, and needs no scratch: side by side, until the join. */
+/* What STEP prepares for later phases comes last in it. Images of weights, small and many, are gathered and made by one launch, beside what
+ * the stream does until the join. */
 enum { DATA_SIDE = MDR_ACCEL_SIDES - 1 };
 static Err *fork_step(AccelExec *a, const Frame *f)
 {
     const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
     int32_t plain = to;
     while (plain > from && a->p->instr[plain - 1].prep_units) plain--;
-    if (a->profiling || to - plain < 2) return run_instrs(a, from, to, f);
+    Images images = {0};
+    Frame lent = *f;
+    if (!a->profiling) lent.images = &images;
     MDR_TRY(run_instrs(a, from, plain, f));
-    MDR_TRY(mdr_accel_fork(a->accel, 0, DATA_SIDE));
-    for (int32_t i = plain; i < to; i++) {
-        Frame side = *f;
-        side.stream = mdr_accel_side(a->accel, i % DATA_SIDE);
-        mdr_exec_instr(a->p, &a->p->instr[i], &side, 0, -1);
-    }
+    MDR_TRY(run_instrs(a, plain, to, &lent));
+    if (!images.n) return NULL;
+    MDR_TRY(mdr_accel_fork(a->accel, 0, 1));
+    mdr_cuda_images(mdr_accel_side(a->accel, 0), &images);
     return NULL;
 }
 
