@@ -37,7 +37,7 @@ done | awk -v order="$rooms" '
     BEGIN { n = split(order, r, " "); for (i = 1; i <= n; i++) place[r[i]] = i }
     { split($1, p, "/"); own = p[2]; slash = index($2, "/"); room = slash ? substr($2, 1, slash - 1) : ""
       if (room == own || $2 == "base/real_math.h" || $2 == "base/rng.h" || $2 == "base/both.h") next
-      second = $2 ~ /^(op\/cuda|op\/cuda_update|exec\/accel|model\/agree|task\/draw)\.h$/
+      second = $2 ~ /^(op\/cuda|op\/cuda_images|op\/cuda_update|exec\/accel|model\/agree|task\/draw)\.h$/
       if (room in place && place[room] < place[own] && ($2 == room "/" room ".h" || second)) next
       print $1 ": includes \"" $2 "\"" }' > "$found"
 rule "includes"

@@ -185,22 +185,24 @@ extern "C" Err *mdr_accel_launched(Accel *)
 
 extern "C" void *mdr_accel_side(const Accel *a, int32_t i) { return a->side[i].stream; }
 extern "C" Beside *mdr_accel_aside(Accel *a, int32_t i) { return &a->side[i]; }
-extern "C" Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to)
+extern "C" Err *mdr_accel_fork(Accel *a, int32_t i)
 {
     CUDA_TRY(cudaEventRecord(a->forked, a->stream));
-    for (int32_t i = from; i < to; i++) {
-        CUDA_TRY(cudaStreamWaitEvent((cudaStream_t)a->side[i].stream, a->forked, 0));
-        a->side[i].out = true;
-    }
+    CUDA_TRY(cudaStreamWaitEvent((cudaStream_t)a->side[i].stream, a->forked, 0));
+    a->side[i].out = true;
     return NULL;
 }
-extern "C" Err *mdr_accel_join(Accel *a, int32_t sides)
+extern "C" Err *mdr_accel_meet(Accel *a, int32_t i)
 {
-    for (int32_t i = 0; i < sides; i++) {
-        if (!a->side[i].out) continue;
+    CUDA_TRY(cudaEventRecord(a->joined[i], (cudaStream_t)a->side[i].stream));
+    CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
+    return NULL;
+}
+extern "C" Err *mdr_accel_join(Accel *a)
+{
+    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
+        if (a->side[i].out) MDR_TRY(mdr_accel_meet(a, i));
         a->side[i].out = false;
-        CUDA_TRY(cudaEventRecord(a->joined[i], (cudaStream_t)a->side[i].stream));
-        CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
     }
     return NULL;
 }

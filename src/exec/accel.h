@@ -50,13 +50,14 @@ MDR_API int32_t mdr_accel_launches(const Recording *r);               /* kernels
 MDR_API Err *mdr_accel_replay(Accel *a, Recording *r);
 MDR_API void mdr_accel_recording_free(Recording *r);
 
-/* Pieces of work that do not depend on one another run side by side: after fork, sides [from, to) (cudaStream_t) see what was enqueued
- * before it; join ends those forked of the first `sides`: what comes after it sees them. */
-enum { MDR_ACCEL_SIDES = 8 };
-MDR_API Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to);
+/* Pieces of work that do not depend on one another run side by side: after fork, side i (cudaStream_t) sees what was enqueued before it;
+ * after meet, the stream sees what the side was given so far, and the side goes on; join ends all that were forked. */
+enum { MDR_ACCEL_SIDES = 2 };
+MDR_API Err *mdr_accel_fork(Accel *a, int32_t i);
+MDR_API Err *mdr_accel_meet(Accel *a, int32_t i);
+MDR_API Err *mdr_accel_join(Accel *a);
 MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
 MDR_API struct Beside *mdr_accel_aside(Accel *a, int32_t i);            /* side i for kernels that fork it themselves, as often as they like */
-MDR_API Err *mdr_accel_join(Accel *a, int32_t sides);
 
 /* Times on the device: mark() notes a moment, reached() asks whether it is over (true too where the device failed: who waits learns
  * why), elapsed() waits for both and gives seconds between them. */

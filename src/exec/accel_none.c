@@ -1,6 +1,7 @@
 /* What a build without CUDA has instead of accel.cu: it says so. */
 #include "exec/internal.h"
 #ifndef MDR_CUDA
+#include "op/cuda_images.h"
 #include "op/cuda_update.h"
 #include <stdio.h>
 #include <string.h>
@@ -35,10 +36,11 @@ Err *mdr_accel_record_end(Accel *a, Recording **r) { (void)a; *r = NULL; return 
 int32_t mdr_accel_launches(const Recording *r) { (void)r; return 0; }
 Err *mdr_accel_replay(Accel *a, Recording *r) { (void)a, (void)r; return none(); }
 void mdr_accel_recording_free(Recording *r) { (void)r; }
-Err *mdr_accel_fork(Accel *a, int32_t from, int32_t to) { (void)a, (void)from, (void)to; return none(); }
+Err *mdr_accel_fork(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
+Err *mdr_accel_meet(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 void *mdr_accel_side(const Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
 struct Beside *mdr_accel_aside(Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
-Err *mdr_accel_join(Accel *a, int32_t sides) { (void)a, (void)sides; return none(); }
+Err *mdr_accel_join(Accel *a) { (void)a; return none(); }
 Err *mdr_accel_mark(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 bool mdr_accel_reached(Accel *a, int32_t i) { (void)a, (void)i; return true; }
 Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds) { (void)a, (void)from, (void)to; *seconds = 0; return none(); }
@@ -55,6 +57,7 @@ void mdr_cuda_grad_norm(void *stream, int32_t n_member, const int32_t *n_seq, in
 {
     (void)stream, (void)n_member, (void)n_seq, (void)stride, (void)grad, (void)grad_member, (void)partial, (void)norm;
 }
+void mdr_cuda_images(void *stream, Images *list) { (void)stream, (void)list; }
 #else
 typedef int mdr_accel_is_in_accel_cu;                 /* ISO C wants a declaration in every file                             */
 #endif

@@ -4,6 +4,7 @@
  * Memory, one piece: [CONST | STEP | POST | SLICE | scratch, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
  * but CONST once a member. */
 #include "exec/internal.h"
+#include "op/cuda_images.h"
 #include "op/cuda_update.h"
 #include <math.h>
 #include <string.h>
@@ -193,6 +194,10 @@ int64_t mdr_exec_accel_bytes(const Plan *p, int32_t n_member)
 }
 
 /* ---- enqueueing ---- */
+/* Of a recorded step: the batch is taken on a side, beside what weights alone want, and there the next is drawn, beside the rest: one thread
+ * draws a sequence, which takes long and hardly any of the device. On the other side sums are added up (mdr_beside). */
+enum { SUMS_SIDE, DATA_SIDE };
+
 static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
     for (int32_t i = from; i < to; i++) {
@@ -200,7 +205,7 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
         Frame own = *f;
         if (!a->profiling && own_scratch(a, i) > 0) {
             own.scratch = a->own + own_before(a, i);
-            own.side = mdr_accel_aside(a->accel, 0);
+            own.side = mdr_accel_aside(a->accel, SUMS_SIDE);
         }
         mdr_exec_instr(a->p, &a->p->instr[i], &own, 0, -1);
     }
@@ -208,29 +213,27 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 }
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
 
-/* What STEP prepares for later phases (weights in a kernel's layout) is small, many, and needs no scratch: side by side, until the join. */
-enum { AHEAD_SIDE = MDR_ACCEL_SIDES - 1 };
-static Err *fork_step(AccelExec *a, const Frame *f)
+/* What STEP prepares for later phases comes last in it. Images of weights, small and many, are gathered and made by one launch. */
+static Err *run_preps(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
-    const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
-    int32_t plain = to;
-    while (plain > from && a->p->instr[plain - 1].prep_units) plain--;
-    if (a->profiling || to - plain < 2) return run_instrs(a, from, to, f);
-    MDR_TRY(run_instrs(a, from, plain, f));
-    MDR_TRY(mdr_accel_fork(a->accel, 0, AHEAD_SIDE));
-    for (int32_t i = plain; i < to; i++) {
-        Frame side = *f;
-        side.stream = mdr_accel_side(a->accel, i % AHEAD_SIDE);
-        mdr_exec_instr(a->p, &a->p->instr[i], &side, 0, -1);
-    }
+    Images images = {0};
+    Frame lent = *f;
+    if (!a->profiling) lent.images = &images;
+    MDR_TRY(run_instrs(a, from, to, &lent));
+    mdr_cuda_images(f->stream, &images);
     return NULL;
 }
-
-/* A batch is drawn by one thread a sequence, which takes long and hardly any of the device. */
-static Err *fork_ahead(AccelExec *a, Exec *exec, const ExecHooks *h)
+/* data: until the side is met nobody may ask which members have sequences. */
+static Err *run_step(AccelExec *a, const Frame *f, bool data)
 {
-    MDR_TRY(mdr_accel_fork(a->accel, AHEAD_SIDE, AHEAD_SIDE + 1));
-    return h->ahead(h->ctx, exec, mdr_accel_side(a->accel, AHEAD_SIDE));
+    const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
+    int32_t preps = to;
+    while (preps > from && a->p->instr[preps - 1].prep_units) preps--;
+    const bool early = data && preps > from;
+    if (early) MDR_TRY(mdr_accel_meet(a->accel, DATA_SIDE));
+    MDR_TRY(run_instrs(a, from, preps, f));
+    MDR_TRY(run_preps(a, preps, to, f));
+    return data && !early ? mdr_accel_meet(a->accel, DATA_SIDE) : NULL;
 }
 
 static Err *update_members(AccelExec *a, Population *pop)
@@ -250,14 +253,14 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     const Plan *p = a->p;
     Frame f = frame(a, pop);
     int32_t last = p->begin[PH_COUNT];
-    if (hooks && hooks->before) MDR_TRY(hooks->before(hooks->ctx, exec, f.stream));
-    else MDR_TRY(mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
-    if (hooks && hooks->ahead) MDR_TRY(fork_ahead(a, exec, hooks));
-    MDR_TRY(fork_step(a, &f));
+    void *side = mdr_accel_side(a->accel, DATA_SIDE);
+    if (hooks) MDR_TRY(mdr_accel_fork(a->accel, DATA_SIDE));
+    MDR_TRY(hooks ? hooks->before(hooks->ctx, exec, side) : mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
     if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_fill(a->accel, a->base[PL_POST], 0, p->size[PL_POST] * a->n));
-    MDR_TRY(mdr_accel_join(a->accel, AHEAD_SIDE));
+    MDR_TRY(run_step(a, &f, hooks != NULL));
+    if (hooks) MDR_TRY(hooks->ahead(hooks->ctx, exec, side));
     MDR_TRY(run_phase(a, PH_SEQ, &f));
-    MDR_TRY(mdr_accel_join(a->accel, AHEAD_SIDE));
+    MDR_TRY(mdr_accel_join(a->accel));
     MDR_TRY(run_phase(a, PH_POST, &f));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last));
     for (int32_t i = 0; i < p->n_copy; i++) {
@@ -267,8 +270,7 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     }
     if (update) MDR_TRY(update_members(a, pop));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
-    MDR_TRY(mdr_accel_join(a->accel, MDR_ACCEL_SIDES));
-    if (hooks && hooks->after) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
+    if (hooks) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
     return mdr_accel_launched(a->accel);
 }
 

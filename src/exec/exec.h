@@ -105,9 +105,9 @@ MDR_API const double *mdr_exec_accel_sum(const Exec *e, int32_t i, int64_t *memb
 MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /* [n_member] norms of gradients; NULL: the step being
                                                                                  recorded clips nobody                           */
 typedef Err *ExecHook(void *ctx, Exec *e, void *stream);                      /* enqueues on the stream (cudaStream_t), nothing else */
-typedef struct ExecHooks {                    /* each may be NULL                                                                */
+typedef struct ExecHooks {
     ExecHook *before;                         /* writes the inputs, the numbers of sequences (0 and 1 of them, too), the hypers  */
-    ExecHook *ahead;                          /* then, what the next step's `before` reads: beside the step, until `after`       */
+    ExecHook *ahead;                          /* then, beside the step: what the next step's `before` reads                       */
     ExecHook *after;                          /* reads the results                                                               */
     void *ctx;
 } ExecHooks;

@@ -65,6 +65,7 @@ typedef struct Frame {
     Accel *accel;                         /* devices with their own memory; NULL else                                    */
     void *stream;
     Beside *side;                         /* Call.side                                                                   */
+    struct Images *images;                /* Call.images of a Prep                                                       */
     const int32_t *n_seq, *one;           /* accel: [members], in device memory: sequences now; 1, or 0 for a member at rest */
 } Frame;
 

@@ -49,6 +49,7 @@ static void run_prep(const Plan *p, const Instr *in, const Frame *f, int64_t u0,
     c.prep = (Arg){0};
     c.stream = f->stream;
     c.side = NULL;
+    c.images = f->images;
     c.n_seq = f->one;
     if (f->accel) {
         for (int k = 0; k < in->node->n_in; k++) c.in[k] = mdr_exec_arg(p, f, &in->in[k]);
@@ -89,6 +90,7 @@ void mdr_exec_instr(const Plan *p, const Instr *in, const Frame *f, int64_t u0, 
         c.scratch = f->scratch;
         c.stream = f->stream;
         c.side = f->side;
+        c.images = NULL;
         c.n_seq = phase == PH_SEQ || in->node->op == &mdr_ir_op_sum_batch ? f->n_seq : f->one;
         c.prep = mdr_exec_arg(p, f, &in->prep);
         for (int k = 0; k < in->node->n_in; k++) c.in[k] = mdr_exec_arg(p, f, &in->in[k]);

@@ -1,6 +1,6 @@
 /* Products of bf16 on tensor cores (mma.m16n8k16, sums in float) as matmul.cu makes them and ops that fuse with a product make theirs.
  *
- * w is read from its transpose in bf16 (the image that Prep makes, once a step). Columns of y are dealt so that a thread ends with 8
+ * w is read from its transpose in bf16 (the image that Prep makes, once a step: images.cu). Columns of y are dealt so that a thread ends with 8
  * neighbours: column p of the product number j of a group of 32 is 8 (p/2) + 2j + p%2. So y is stored in 16 bytes a thread, 64 a row
  * and more, straight from registers. Two ways of feeding a product:
  *   held      a warp keeps rows of x in registers (Rows) and walks through the columns; pieces of the image pass through a ring in shared
@@ -11,6 +11,7 @@
  * Shared memory is read 16 bytes a thread without bank conflicts everywhere; nothing is shuffled. */
 #ifndef MDR_CUDA_PRODUCT_H
 #define MDR_CUDA_PRODUCT_H
+#include "op/cuda_images.h"
 #include "op/cuda_mma.h"
 #include "op/cuda_tile.h"
 
@@ -101,29 +102,19 @@ template <int WN> static __device__ __forceinline__ void feed(unsigned char *to,
 }
 
 /* ---- the image of w ---- */
-static __global__ void make_image(Arg w, Arg out, int32_t inner, int32_t cols, int32_t turned)       /* 32 by 32 a block of 32 x 8 */
-{
-    mdr_begin();
-    MDR_SHARED(float, tile);                               /* [32][33]: (k, n), or (n, k) where w is turned                    */
-    const int32_t k0 = (int32_t)blockIdx.x * 32, n0 = (int32_t)blockIdx.y * 32, ld = image_ld(inner);
-    const int32_t r0 = turned ? n0 : k0, c0 = turned ? k0 : n0, rows = turned ? cols : inner, width = turned ? inner : cols;
-    bf16 *to = (bf16 *)((float *)out.data + blockIdx.z * out.member);
-    const int tx = (int)threadIdx.x, ty = (int)threadIdx.y;
-    for (int i = ty; i < 32; i += 8) {
-        const bool there = r0 + i < rows && c0 + tx < width;
-        tile[i * 33 + tx] = there ? arg_get(w, blockIdx.z * w.member + (r0 + i) * w.ld + c0 + tx) : 0.0f;
-    }
-    __syncthreads();
-    for (int i = ty; i < 32; i += 8)
-        put(to + (int64_t)(n0 + i) * ld + k0 + tx, turned ? tile[i * 33 + tx] : tile[tx * 33 + i]);
-}
-/* For Prep.run: makes the image of c->in[at] [inner, cols] (or turned). Only products of x of bf16 (size 2) meet it. */
+/* For Prep.run: the image of c->in[at] [inner, cols] (or turned), on the list where one is lent, else made at once. w is float: it has no SEQ
+ * axis. Only products of x of bf16 (size 2) meet an image. */
 static inline void enqueue_image(const Call *c, int at, int64_t x_size, int64_t inner, int64_t cols, bool turned)
 {
     const Arg w = c->in[at], out = c->out[0];
+    Images alone = {}, *list = c->images ? c->images : &alone;
     if (x_size != 2) return;
-    MDR_LAUNCH(make_image, mdr_grid(image_ld((int32_t)inner) / 32, image_rows((int32_t)cols) / 32, out.member ? c->extent.n_member : 1),
-               dim3(32, 8), 32 * 33 * sizeof(float), c->stream, w, out, (int32_t)inner, (int32_t)cols, (int32_t)turned);
+    if (list->n == MDR_IMAGES) mdr_cuda_images(c->stream, list);
+    list->members = c->extent.n_member;
+    list->first[list->n] = list->blocks;
+    list->blocks += image_ld((int32_t)inner) / 32 * (image_rows((int32_t)cols) / 32);
+    list->job[list->n++] = ImageJob{(const float *)w.data, (float *)out.data, w.member, out.member, (int32_t)w.ld, (int32_t)inner, (int32_t)cols, turned};
+    if (list == &alone) mdr_cuda_images(c->stream, list);
 }
 /* Floats of the image of [inner, cols]; the image as kernels see it: data NULL without one. */
 static inline int64_t image_floats(int64_t inner, int64_t cols) { return (int64_t)image_rows((int32_t)cols) * image_ld((int32_t)inner) / 2; }

@@ -42,6 +42,7 @@ typedef struct Call {
     const int32_t *n_seq;             /* CUDA only (op/cuda.h): [members], in device memory                           */
     void *stream;                     /* CUDA only: the cudaStream_t to enqueue on                                    */
     Beside *side;                     /* CUDA only: where a last stage may go (mdr_beside in op/cuda.h), or NULL          */
+    struct Images *images;            /* CUDA only: where Prep.run may leave an image of w (op/cuda_images.h), or NULL    */
 } Call;
 typedef void KernelFn(const Call *c, int64_t unit0, int64_t unit1);
 
