@@ -116,7 +116,7 @@ typedef struct ExecHooks {                    /* each may be NULL               
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);
 /* Fewer members in the memory that is there, laid out anew: pointers into it (inputs, hypers, results) change, what they held and the recorded
- * step are gone. fits: a few kernels want more scratch for fewer members, so it may not hold them. */
+ * step are gone. fits: would it hold them? A kernel may want more scratch for fewer members. */
 MDR_API bool mdr_exec_fits(const Exec *e, int32_t n_member);
 MDR_API Err *mdr_exec_narrow(Exec *e, int32_t n_member);
 MDR_API int32_t mdr_exec_launches(const Exec *e);                             /* kernels and copies of the recorded step; 0: none  */
