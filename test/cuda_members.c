@@ -1,6 +1,7 @@
 /* A member alone = that member among others, bit for bit, where members have as many sequences as they please: models whose products,
- * mixers and scans are fused, run by one, by six and by many, each with its own weights, data and number of sequences (some none). Gradients
- * are compared as what one step of plain descent leaves of the weights; the loss as it is. Alone, they agree with the double reference. */
+ * mixers and scans are fused, run by one, by six, by six that were nine before, and by many, each with its own weights, data and number of
+ * sequences (some none). Gradients are compared as what one step of plain descent leaves of the weights; the loss as it is. Alone, they agree
+ * with the double reference. */
 #include "exec/exec.h"
 #include "model/model.h"
 #include <math.h>
@@ -87,15 +88,27 @@ static void give(const Plan *p, Exec *e, Population *pop, Accel *accel, const Ki
     ok(mdr_accel_upload(accel, mdr_exec_accel_hyper(e) + i, &h, sizeof h));
 }
 
-static void run(const Plan *p, Accel *accel, const Kinds *k, int32_t n, const int32_t *kind, Ran *r)
+static void step(const Plan *p, Exec *e, Population *pop, Accel *accel, const Kinds *k, const int32_t *kind)
+{
+    for (int32_t i = 0; i < pop->n; i++) give(p, e, pop, accel, k, i, kind[i]);
+    ok(mdr_exec_record(e, pop, true, NULL));
+    ok(mdr_exec_replay(e));
+}
+/* n members, after a step of `first` of them in the same memory if those are more. */
+static void run(const Plan *p, Accel *accel, const Kinds *k, int32_t first, int32_t n, const int32_t *kind, Ran *r)
 {
     Exec *e = NULL;
     Population *pop = NULL;
-    ok(mdr_exec_open_accel(p, accel, n, &e));
-    ok(mdr_exec_population_new(p, accel, n, &pop));
-    for (int32_t i = 0; i < n; i++) give(p, e, pop, accel, k, i, kind[i]);
-    ok(mdr_exec_record(e, pop, true, NULL));
-    ok(mdr_exec_replay(e));
+    ok(mdr_exec_open_accel(p, accel, first, &e));
+    ok(mdr_exec_population_new(p, accel, first, &pop));
+    if (first > n) {
+        step(p, e, pop, accel, k, kind);
+        assert_true(mdr_exec_fits(e, n) && !mdr_exec_fits(e, first + 1));
+        ok(mdr_exec_narrow(e, n));
+        assert_int_equal(mdr_exec_launches(e), 0);
+        pop->n = n;
+    }
+    step(p, e, pop, accel, k, kind);
     int64_t member;
     const double *loss = mdr_exec_accel_sum(e, 0, &member);
     r->stride = pop->stride;
@@ -139,12 +152,12 @@ static void near_reference(const Graph *g, const Plan *p, const Kinds *k, int32_
     mdr_free(token);
 }
 
-static void among(const Plan *p, Accel *accel, const Kinds *k, const Ran *alone, int32_t n)
+static void among(const Plan *p, Accel *accel, const Kinds *k, const Ran *alone, int32_t first, int32_t n)
 {
     int32_t kind[MOST];
     Ran r;
-    for (int32_t i = 0; i < n; i++) kind[i] = (i * 5 + 1) % KINDS;
-    run(p, accel, k, n, kind, &r);
+    for (int32_t i = 0; i < first; i++) kind[i] = (i * 5 + 1) % KINDS;
+    run(p, accel, k, first, n, kind, &r);
     for (int32_t i = 0; i < n; i++) {
         assert_memory_equal(r.after[i], alone->after[kind[i]], (size_t)r.stride * sizeof(float));
         if (sequences[kind[i]]) assert_memory_equal(&r.loss[i], &alone->loss[kind[i]], sizeof(double));
@@ -172,15 +185,16 @@ static void model(const char *text, int32_t dim, int32_t rows, int32_t many)
     Ran alone;
     for (int32_t kind = 0; kind < KINDS; kind++) {
         Ran one;
-        run(p, accel, &k, 1, &kind, &one);
+        run(p, accel, &k, 1, 1, &kind, &one);
         alone.after[kind] = one.after[0];
         alone.loss[kind] = one.loss[0];
         if (sequences[kind]) near_reference(ref, p, &k, kind, one.after[0]);
         else assert_memory_equal(one.after[0] + mdr_exec_param_offset(p, 0), k.weight + kind * k.n_weight,
                                  (size_t)mdr_numel(mdr_exec_param(p, 0)->shape) * sizeof(float));
     }
-    among(p, accel, &k, &alone, KINDS);
-    among(p, accel, &k, &alone, many);
+    among(p, accel, &k, &alone, KINDS, KINDS);
+    among(p, accel, &k, &alone, KINDS + 3, KINDS);
+    among(p, accel, &k, &alone, many, many);
     for (int32_t kind = 0; kind < KINDS; kind++) mdr_free(alone.after[kind]);
     mdr_free(k.weight);
     mdr_free(k.token);

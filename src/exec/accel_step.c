@@ -193,6 +193,24 @@ int64_t mdr_exec_accel_bytes(const Plan *p, int32_t n_member)
     return bytes + 3 * p->stride * p->real * n_member;
 }
 
+/* ---- fewer members ---- */
+bool mdr_exec_accel_fits(const AccelExec *a, int32_t n_member)
+{
+    AccelExec fewer = *a;
+    fewer.n = n_member;
+    return lay_out(&fewer, NULL) <= a->bytes;
+}
+/* As opening leaves it: what a step does not write (sequences beyond a member's) is zero. Clearing takes less than a step, which writes it all. */
+Err *mdr_exec_accel_narrow(AccelExec *a, int32_t n_member)
+{
+    forget_mirrors(a);
+    mdr_accel_recording_free(a->step);
+    a->step = NULL;
+    a->n = n_member;
+    int64_t bytes = lay_out(a, a->memory);
+    return mdr_accel_fill(a->accel, a->memory + a->poison_at, 0, bytes - a->poison_at);
+}
+
 /* ---- enqueueing ---- */
 /* Of a recorded step: the batch is taken on a side, beside what weights alone want, and there the next is drawn, beside the rest: one thread
  * draws a sequence, which takes long and hardly any of the device. On the other side sums are added up (mdr_beside). */

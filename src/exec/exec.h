@@ -77,6 +77,7 @@ MDR_API Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Pop
 typedef enum PopPart { POP_PARAM, POP_M, POP_V } PopPart;
 MDR_API Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x);
 MDR_API Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x);
+MDR_API Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to);     /* all of a member; from keeps what it has */
 MDR_API void mdr_exec_population_free(Population *pop);
 
 typedef struct Exec Exec;
@@ -115,6 +116,10 @@ typedef struct ExecHooks {
  * NULL: the host has written everything. */
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);
+/* Fewer members in the memory that is there, laid out anew: pointers into it (inputs, hypers, results) change, what they held and the recorded
+ * step are gone. fits: would it hold them? A kernel may want more scratch for fewer members. */
+MDR_API bool mdr_exec_fits(const Exec *e, int32_t n_member);
+MDR_API Err *mdr_exec_narrow(Exec *e, int32_t n_member);
 MDR_API int32_t mdr_exec_launches(const Exec *e);                             /* kernels and copies of the recorded step; 0: none  */
 
 /* Before every step all working memory is filled with NaNs, so that a kernel that reads what was not written shows. mdr_exec_eval

@@ -73,6 +73,8 @@ typedef struct Frame {
 typedef struct AccelExec AccelExec;
 Err *mdr_exec_accel_open(const Plan *p, Accel *accel, int32_t n_member, AccelExec **out);
 void mdr_exec_accel_close(AccelExec *a);
+bool mdr_exec_accel_fits(const AccelExec *a, int32_t n_member);
+Err *mdr_exec_accel_narrow(AccelExec *a, int32_t n_member);
 Err *mdr_exec_accel_step(AccelExec *a, Population *pop, const StepInput *input, int32_t n_seq, bool update, StepOut *out);
 const void *mdr_exec_accel_output(AccelExec *a, int32_t member, int32_t i);
 void mdr_exec_accel_poison(AccelExec *a, bool on);

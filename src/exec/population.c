@@ -66,6 +66,19 @@ Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, cons
     return NULL;
 }
 
+Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to)
+{
+    for (int part = POP_PARAM; part <= POP_V; part++) {
+        int64_t bytes;
+        char *x = vector(pop, (PopPart)part, from, &bytes), *y = vector(pop, (PopPart)part, to, &bytes);
+        if (pop->accel) MDR_TRY(mdr_accel_copy(pop->accel, y, bytes, x, bytes, bytes, 1));
+        else memcpy(y, x, (size_t)bytes);
+    }
+    pop->hyper[to] = pop->hyper[from];
+    pop->alive[to] = pop->alive[from];
+    return NULL;
+}
+
 Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x)
 {
     int64_t bytes;

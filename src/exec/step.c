@@ -383,6 +383,13 @@ Err *mdr_exec_open_accel(const Plan *p, Accel *accel, int32_t n_member, Exec **o
 }
 AccelExec *mdr_exec_of_accel(const Exec *e) { return e->accel; }
 
+bool mdr_exec_fits(const Exec *e, int32_t n_member) { return mdr_exec_accel_fits(e->accel, n_member); }
+Err *mdr_exec_narrow(Exec *e, int32_t n_member)
+{
+    e->n_member = n_member;
+    return mdr_exec_accel_narrow(e->accel, n_member);
+}
+
 void mdr_exec_close(Exec *e)
 {
     if (!e) return;

@@ -1,6 +1,6 @@
 /* The queue's own business, shared by its files: queue_groups.c (which trials train together, in which order, how many at a time), queue.c
  * (populations side by side), queue_crew.c (one population: memory, recorded steps, who sits where), queue_round.c (training and evaluating
- * it). */
+ * it), queue_shrink.c (what becomes of it when slots idle for good). */
 #ifndef MDR_TRAIN_QUEUE_H
 #define MDR_TRAIN_QUEUE_H
 #include "task/draw.h"
@@ -22,14 +22,15 @@ typedef struct QueueTrial {
     bool ended;
 } QueueTrial;
 
-/* A population of trials of one graph. A slot holds a trial or nothing; whoever ends gives its slot to the next at a border. */
+/* A population of trials of one graph. A slot holds a trial or nothing; whoever ends gives its slot to the next at a border. Memory is laid
+ * out for as many slots as there were at first; what lies in it goes by those there are. */
 typedef struct Crew {
     struct Queue *q;
     Accel *accel;                         /* its own stream                                                              */
     const TrainGraphs *graphs;
     QueueTrial **trial;                   /* those to run, in the order in which they start                              */
     int32_t n_trial, next;
-    int32_t n;                            /* slots                                                                       */
+    int32_t n, n_first;                   /* slots; at first                                                             */
     QueueTrial **slot;                    /* [n], NULL: free                                                             */
     int32_t rows, batch, vocab;
     int64_t examples;                     /* most a trial has in an epoch                                                */
@@ -51,7 +52,7 @@ typedef struct Crew {
     DrawMember *host_draw;                /* [SPLIT_COUNT][n]                                                            */
     SplitScore *host_score;               /* [2][n]: valid, test                                                         */
     int64_t *host_size;
-    void **ctx;                           /* [n] the device's: what a task was set up with                               */
+    void **ctx;                           /* [n_first] the device's: what a task was set up with                         */
     int64_t *ctx_bytes;
     int32_t left;                         /* steps until the next tick, by the pace so far                               */
     bool evaluates;                       /* what is under way: an evaluation, or so many steps; when it began           */
@@ -94,13 +95,18 @@ void mdr_train_group_say(const Queue *q, const TrainGraphs *graphs, const Group 
 int64_t mdr_train_crew_bytes(const TrainGraphs *g, const TrialSpec *s, int32_t n, int64_t examples);   /* of the device   */
 Err *mdr_train_crew_open(Queue *q, Accel *a, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c);
 void mdr_train_crew_close(Crew *c);                                                     /* unfinished trials go back      */
+Err *mdr_train_crew_record(Crew *c);                                                    /* both steps, for n slots       */
 Err *mdr_train_crew_admit(Crew *c);                                                     /* fills free slots              */
+Err *mdr_train_crew_send_draws(Crew *c);                                                /* host_draw                     */
 void mdr_train_crew_order(Crew *c, int32_t slot, int64_t epoch);                        /* host_order                    */
 Err *mdr_train_crew_send_order(Crew *c, int32_t slot);
 /* Enqueued before the first step of a round, or of a split's evaluation: draws its batch. */
 Err *mdr_train_crew_begin_round(Crew *c);
 Err *mdr_train_crew_begin_split(Crew *c);
 Err *mdr_train_crew_leave(Crew *c, int32_t slot);                                       /* its trial has ended           */
+/* queue_shrink.c. At a border: gives up slots that idle for good, if it is worth it. fewer: how many there should be. */
+int32_t mdr_train_crew_fewer(const Crew *c);
+Err *mdr_train_crew_shrink(Crew *c);
 /* queue_round.c. start: enqueues the first steps. go_on: takes what was enqueued (waits for it) and enqueues what follows; over once no slot
  * is taken. reached: would go_on not wait? */
 Err *mdr_train_crew_start(Crew *c);

@@ -137,6 +137,11 @@ static Err *open_device(Crew *c)
     /* Whether norms are computed is fixed by the recording: they are if any trial of the graph clips. */
     for (int32_t i = 0; i < c->n_trial; i++)
         if (c->trial[i]->spec->train.clip > 0) c->pop->hyper[0].clip = 1;
+    return mdr_train_crew_record(c);
+}
+
+Err *mdr_train_crew_record(Crew *c)
+{
     MDR_TRY(mdr_exec_record(c->exec, c->pop, true, &(ExecHooks){before_step, draw_step, after_step, c}));
     return mdr_exec_record(c->eval, c->pop, false, &(ExecHooks){before_eval, draw_eval, after_eval, c});
 }
@@ -144,8 +149,8 @@ static Err *open_device(Crew *c)
 Err *mdr_train_crew_open(Queue *q, Accel *a, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c)
 {
     const TrialSpec *s = trial[0]->spec;
-    *c = (Crew){.q = q, .accel = a, .graphs = g, .trial = trial, .n_trial = n_trial, .n = n, .batch = s->train.batch_size,
-                .vocab = s->setting.vocab_size, .rows = s->task->rows(&s->setting), .left = 8};
+    *c = (Crew){.q = q, .accel = a, .graphs = g, .trial = trial, .n_trial = n_trial, .n = n, .n_first = n,
+                .batch = s->train.batch_size, .vocab = s->setting.vocab_size, .rows = s->task->rows(&s->setting), .left = 8};
     for (int32_t i = 0; i < n_trial; i++)
         if (trial[i]->spec->setting.num_train_examples > c->examples) c->examples = trial[i]->spec->setting.num_train_examples;
     host_memory(c);
@@ -166,10 +171,9 @@ static void put_back(Crew *c, QueueTrial *t)
 void mdr_train_crew_close(Crew *c)
 {
     if (c->accel) mdr_err_free(mdr_accel_sync(c->accel)); /* steps may be under way yet                                          */
-    for (int32_t m = 0; m < c->n; m++) {
+    for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m]) put_back(c, c->slot[m]);
-        mdr_accel_free(c->accel, c->ctx[m]);
-    }
+    for (int32_t m = 0; m < c->n_first; m++) mdr_accel_free(c->accel, c->ctx[m]);
     mdr_exec_close(c->exec);
     mdr_exec_close(c->eval);
     mdr_exec_population_free(c->pop);
@@ -269,6 +273,13 @@ static Err *sit_down(Crew *c, int32_t m)
     return mdr_train_member_open(&t->x, t->spec);
 }
 
+Err *mdr_train_crew_send_draws(Crew *c)
+{
+    int64_t bytes = c->n * (int64_t)sizeof *c->draw;
+    MDR_TRY(mdr_accel_upload(c->accel, c->draw, c->host_draw + SPLIT_TRAIN * c->n, bytes));
+    return mdr_accel_upload(c->accel, c->split_draw, c->host_draw + SPLIT_VALID * c->n, 2 * bytes);
+}
+
 Err *mdr_train_crew_admit(Crew *c)
 {
     int32_t workers = mdr_pool_size(c->q->pool), n = 0;
@@ -287,10 +298,7 @@ Err *mdr_train_crew_admit(Crew *c)
         }
     }
     mdr_free(slot);
-    int64_t bytes = c->n * (int64_t)sizeof *c->draw;
-    if (!e && any) e = mdr_accel_upload(c->accel, c->draw, c->host_draw + SPLIT_TRAIN * c->n, bytes);
-    if (!e && any) e = mdr_accel_upload(c->accel, c->split_draw, c->host_draw + SPLIT_VALID * c->n, 2 * bytes);
-    return e;
+    return !e && any ? mdr_train_crew_send_draws(c) : e;
 }
 
 Err *mdr_train_crew_leave(Crew *c, int32_t m)

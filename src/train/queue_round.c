@@ -1,6 +1,6 @@
 /* Training and evaluating one population, piece by piece. A round: R training steps enqueued at once, R = up to the next border of any
  * trial (the end of its epoch or budget), at most what makes progress visible a few times a second. Then trials at a border are evaluated
- * on both splits while the others rest, their epochs are written down, and free slots are filled. While a piece is under way the host
+ * on both splits while the others rest, their epochs are written down, and free slots are filled or given up. While a piece is under way the host
  * waits for none: other populations have their turns. What a trial gets depends on none of this: rounds only cut its steps into pieces. */
 #include "train/queue.h"
 
@@ -210,5 +210,6 @@ Err *mdr_train_crew_go_on(Crew *c)
     /* Not before a border, so that epochs of one length go on ending together and are evaluated together. */
     if (border || mdr_train_crew_over(c)) MDR_TRY(mdr_train_crew_admit(c));
     if (mdr_train_crew_over(c)) return NULL;
+    if (border) MDR_TRY(mdr_train_crew_shrink(c));
     return border ? next_round(c) : begin_round(c);
 }
