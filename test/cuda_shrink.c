@@ -172,7 +172,7 @@ static void fails_meanwhile(void **state)
         for (int32_t m = 0; m < 3; m++) ok(mdr_train_crew_leave(c, m));
         c->n_trial = c->next;
         setenv("MDR_EMU_FAIL_AFTER", "2000", 1);
-        for (int i = 0; i < 2000 && !e; i++) e = mdr_accel_ones(by_hand->q.accel, 1, c->first, c->first);
+        for (int i = 0; i < 2000 && !e; i++) e = mdr_accel_ones(by_hand->q.accel, 1, c->to_draw.first, c->to_draw.first);
         mdr_err_free(e);
         e = mdr_train_crew_shrink(c);
         close_crew(by_hand);
