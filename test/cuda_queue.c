@@ -2,6 +2,7 @@
  * in its slot before and whatever becomes of its neighbours; they are close to the CPU's. Memory that runs out, a device that
  * fails and a stop lose nothing that had ended. */
 #include "queue_harness.h"
+#include "train/queue_device.h"
 
 /* Five trials of one graph that differ in everything a population may differ in. */
 static void five(const ArchList *a, int32_t precision, TrialSpec s[5], const TrialSpec *spec[5])
@@ -81,6 +82,35 @@ static void bf16_alone_equals_among_others(void **state)
 {
     (void)state;
     alone_equals_among_others(PRECISION_BF16, "mh-attention(n_heads=2) swiglu(dim_inner=16)");
+}
+
+static void batches_beyond_evaluation(void **state)
+{
+    (void)state;
+    static const int32_t examples[] = {320, 161, 160};
+    ArchList list = arch_of("swiglu(dim_inner=16)");
+    TrialSpec s[3];
+    const TrialSpec *spec[3];
+    for (int i = 0; i < 3; i++) {
+        s[i] = spec_of(&list, "in-context-recall", examples[i]);
+        s[i].train.batch_size = 160;
+        s[i].train.epochs = 2;
+        s[i].setting.num_test_examples = 130 + i;
+        s[i].seed = (uint64_t)i;
+        spec[i] = &s[i];
+    }
+    Seen all = {0};
+    ok(queue(spec, 3, 3, &all));
+    for (int32_t i = 0; i < 3; i++) {
+        Seen one = {0}, c = cpu(spec[i]);
+        ok(queue(&spec[i], 1, 0, &one));
+        same(&all, i, &one, 0, "large batches");
+        for (int32_t k = 0; k < 2; k++) {
+            near(all.epoch[i][k].train_loss, c.epoch[0][k].train_loss, 1e-4, "training loss");
+            near(all.epoch[i][k].test.loss, c.epoch[0][k].test.loss, 1e-4, "test loss");
+        }
+    }
+    mdr_model_archs_free(&list);
 }
 
 /* The walk through data and rates is the CPU trainer's: same batches, same order, same schedule, same metrics. */
@@ -167,6 +197,45 @@ static void diverged_trial_disturbs_nobody(void **state)
         if (i != 1) assert_int_equal(all.status[i], TRIAL_DONE);
     }
     mdr_model_archs_free(&list);
+}
+
+/* The batch of the next step is drawn when a loss turns out to be no number: it is not trained on. */
+static void a_diverged_one_rests_at_once(void **state)
+{
+    (void)state;
+    enum { BATCH = 2, ROWS = 3, CELLS = BATCH * ROWS };
+    struct Memory {
+        QueueState state;
+        int32_t first, next, drawn_n, taken_n, one, tokens[CELLS], targets[CELLS], taken_tokens[CELLS], taken_targets[CELLS];
+        float inv, taken_inv;
+        double loss, rate[4];
+        Hyper hyper;
+    } host = {.state = {.left = 4, .size = 8}, .loss = 1}, *m;
+    Accel *a = NULL;
+    void *device = NULL;
+    ok(mdr_accel_open(0, &a));
+    ok(mdr_accel_alloc(a, sizeof host, &device));
+    ok(mdr_accel_upload(a, device, &host, sizeof host));
+    m = device;
+    const DrawBatch drawn = {m->tokens, m->targets, &m->inv, &m->drawn_n}, taken = {m->taken_tokens, m->taken_targets, &m->taken_inv, &m->taken_n};
+    const QueueNext next = {&m->first, &m->next, BATCH};
+    void *stream = mdr_accel_stream(a);
+    mdr_cuda_queue_begin(stream, 1, &m->state, next);
+    for (int step = 0; step < 3; step++) {
+        const double loss = step == 1 ? (double)INFINITY : 1;
+        ok(mdr_accel_copy(a, &m->drawn_n, 4, &m->next, 4, 4, 1));        /* as if drawn                                         */
+        mdr_cuda_queue_before(stream, 1, ROWS, &m->state, m->rate, &m->hyper, drawn, taken, &m->one, next);
+        ok(mdr_accel_upload(a, &m->loss, &loss, sizeof loss));
+        mdr_cuda_queue_after(stream, 1, &m->state, &m->taken_n, &m->loss, 1, NULL, &m->hyper);
+        ok(mdr_accel_download(a, &host, device, sizeof host));
+        assert_int_equal(host.taken_n, step < 2 ? BATCH : 0);
+        assert_int_equal(host.one, step < 2);
+        assert_int_equal(host.state.step, step < 2 ? step + 1 : 2);
+        assert_int_equal(host.state.diverged, step > 0);
+        assert_int_equal(host.next, step < 2 ? BATCH : 0);
+    }
+    mdr_accel_free(a, device);
+    mdr_accel_close(a);
 }
 
 static void four(const ArchList *list, TrialSpec s[4], const TrialSpec *spec[4])
@@ -307,8 +376,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_device_that_fails), cmocka_unit_test(float32_alone_equals_among_others),
                                        cmocka_unit_test(bf16_alone_equals_among_others),
-                                       cmocka_unit_test(close_to_the_cpu), cmocka_unit_test(several_graphs),
-                                       cmocka_unit_test(diverged_trial_disturbs_nobody), cmocka_unit_test(out_of_memory_halves),
+                                       cmocka_unit_test(close_to_the_cpu), cmocka_unit_test(batches_beyond_evaluation), cmocka_unit_test(several_graphs),
+                                       cmocka_unit_test(diverged_trial_disturbs_nobody), cmocka_unit_test(a_diverged_one_rests_at_once),
+                                       cmocka_unit_test(out_of_memory_halves),
                                        cmocka_unit_test(a_stop), cmocka_unit_test(an_error_of_the_caller), cmocka_unit_test(the_cpu_refuses_bf16)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

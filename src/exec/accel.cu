@@ -154,6 +154,11 @@ extern "C" Err *mdr_accel_fill(Accel *a, void *device, int byte, int64_t bytes)
     CUDA_TRY(cudaMemsetAsync(device, byte, (size_t)bytes, a->stream));
     return NULL;
 }
+extern "C" Err *mdr_accel_clear(Accel *a, int32_t side, void *device, int64_t bytes)
+{
+    CUDA_TRY(cudaMemsetAsync(device, 0, (size_t)bytes, (cudaStream_t)a->side[side].stream));
+    return NULL;
+}
 extern "C" Err *mdr_accel_copy(Accel *a, void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t bytes, int64_t rows)
 {
     CUDA_TRY(cudaMemcpy2DAsync(to, (size_t)to_pitch, from, (size_t)from_pitch, (size_t)bytes, (size_t)rows, cudaMemcpyDeviceToDevice, a->stream));
@@ -198,13 +203,11 @@ extern "C" Err *mdr_accel_meet(Accel *a, int32_t i)
     CUDA_TRY(cudaStreamWaitEvent(a->stream, a->joined[i], 0));
     return NULL;
 }
-extern "C" Err *mdr_accel_join(Accel *a)
+extern "C" Err *mdr_accel_join(Accel *a, int32_t i)
 {
-    for (int i = 0; i < MDR_ACCEL_SIDES; i++) {
-        if (a->side[i].out) MDR_TRY(mdr_accel_meet(a, i));
-        a->side[i].out = false;
-    }
-    return NULL;
+    if (!a->side[i].out) return NULL;
+    a->side[i].out = false;
+    return mdr_accel_meet(a, i);
 }
 
 extern "C" Err *mdr_accel_record_begin(Accel *a)

@@ -35,6 +35,7 @@ MDR_API void mdr_accel_free(Accel *a, void *p);
 MDR_API Err *mdr_accel_upload(Accel *a, void *device, const void *host, int64_t bytes);
 MDR_API Err *mdr_accel_download(Accel *a, void *host, const void *device, int64_t bytes);
 MDR_API Err *mdr_accel_fill(Accel *a, void *device, int byte, int64_t bytes);            /* recorded while recording      */
+MDR_API Err *mdr_accel_clear(Accel *a, int32_t side, void *device, int64_t bytes);       /* with zeros, on a side (below) */
 /* rows pieces of `bytes` bytes, pitches in bytes; device to device; recorded while recording. */
 MDR_API Err *mdr_accel_copy(Accel *a, void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t bytes, int64_t rows);
 /* one[m] = n_seq[m] > 0; recorded while recording. */
@@ -51,11 +52,11 @@ MDR_API Err *mdr_accel_replay(Accel *a, Recording *r);
 MDR_API void mdr_accel_recording_free(Recording *r);
 
 /* Pieces of work that do not depend on one another run side by side: after fork, side i (cudaStream_t) sees what was enqueued before it;
- * after meet, the stream sees what the side was given so far, and the side goes on; join ends all that were forked. */
+ * after meet, the stream sees what the side was given so far, and the side goes on; join does so for the last time. */
 enum { MDR_ACCEL_SIDES = 2 };
 MDR_API Err *mdr_accel_fork(Accel *a, int32_t i);
 MDR_API Err *mdr_accel_meet(Accel *a, int32_t i);
-MDR_API Err *mdr_accel_join(Accel *a);
+MDR_API Err *mdr_accel_join(Accel *a, int32_t i);                     /* nothing where it was not forked                  */
 MDR_API void *mdr_accel_side(const Accel *a, int32_t i);
 MDR_API struct Beside *mdr_accel_aside(Accel *a, int32_t i);            /* side i for kernels that fork it themselves, as often as they like */
 

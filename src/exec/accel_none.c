@@ -23,6 +23,7 @@ void mdr_accel_free(Accel *a, void *p) { (void)a, (void)p; }
 Err *mdr_accel_upload(Accel *a, void *device, const void *host, int64_t bytes) { (void)a, (void)device, (void)host, (void)bytes; return none(); }
 Err *mdr_accel_download(Accel *a, void *host, const void *device, int64_t bytes) { (void)a, (void)host, (void)device, (void)bytes; return none(); }
 Err *mdr_accel_fill(Accel *a, void *device, int byte, int64_t bytes) { (void)a, (void)device, (void)byte, (void)bytes; return none(); }
+Err *mdr_accel_clear(Accel *a, int32_t side, void *device, int64_t bytes) { (void)a, (void)side, (void)device, (void)bytes; return none(); }
 Err *mdr_accel_copy(Accel *a, void *to, int64_t to_pitch, const void *from, int64_t from_pitch, int64_t bytes, int64_t rows)
 {
     (void)a, (void)to, (void)to_pitch, (void)from, (void)from_pitch, (void)bytes, (void)rows;
@@ -40,7 +41,7 @@ Err *mdr_accel_fork(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 Err *mdr_accel_meet(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 void *mdr_accel_side(const Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
 struct Beside *mdr_accel_aside(Accel *a, int32_t i) { (void)a, (void)i; return NULL; }
-Err *mdr_accel_join(Accel *a) { (void)a; return none(); }
+Err *mdr_accel_join(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 Err *mdr_accel_mark(Accel *a, int32_t i) { (void)a, (void)i; return none(); }
 bool mdr_accel_reached(Accel *a, int32_t i) { (void)a, (void)i; return true; }
 Err *mdr_accel_elapsed(Accel *a, int32_t from, int32_t to, double *seconds) { (void)a, (void)from, (void)to; *seconds = 0; return none(); }

@@ -247,7 +247,8 @@ static Err *run_step(AccelExec *a, const Frame *f, bool data)
     const int32_t from = a->p->begin[PH_STEP], to = a->p->begin[PH_STEP + 1];
     int32_t preps = to;
     while (preps > from && a->p->instr[preps - 1].prep_units) preps--;
-    const bool early = data && preps > from;
+    bool early = data && preps > from;
+    for (int32_t i = preps; i < to; i++) early = early || (data && a->p->instr[i].in[a->p->instr[i].prep_in].place == PL_INPUT);
     if (early) MDR_TRY(mdr_accel_meet(a->accel, DATA_SIDE));
     MDR_TRY(run_instrs(a, from, preps, f));
     MDR_TRY(run_preps(a, preps, to, f));
@@ -274,11 +275,13 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     void *side = mdr_accel_side(a->accel, DATA_SIDE);
     if (hooks) MDR_TRY(mdr_accel_fork(a->accel, DATA_SIDE));
     MDR_TRY(hooks ? hooks->before(hooks->ctx, exec, side) : mdr_accel_ones(a->accel, a->n, a->n_seq, a->one));
-    if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_fill(a->accel, a->base[PL_POST], 0, p->size[PL_POST] * a->n));
+    MDR_TRY(mdr_accel_fork(a->accel, SUMS_SIDE));
+    if (p->size[PL_POST] > 0) MDR_TRY(mdr_accel_clear(a->accel, SUMS_SIDE, a->base[PL_POST], p->size[PL_POST] * a->n));
     MDR_TRY(run_step(a, &f, hooks != NULL));
+    MDR_TRY(mdr_accel_join(a->accel, SUMS_SIDE));
     if (hooks) MDR_TRY(hooks->ahead(hooks->ctx, exec, side));
     MDR_TRY(run_phase(a, PH_SEQ, &f));
-    MDR_TRY(mdr_accel_join(a->accel));
+    MDR_TRY(mdr_accel_join(a->accel, SUMS_SIDE));
     MDR_TRY(run_phase(a, PH_POST, &f));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last));
     for (int32_t i = 0; i < p->n_copy; i++) {
@@ -288,6 +291,7 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
     }
     if (update) MDR_TRY(update_members(a, pop));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
+    MDR_TRY(mdr_accel_join(a->accel, DATA_SIDE));
     if (hooks) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
     return mdr_accel_launched(a->accel);
 }
@@ -441,6 +445,7 @@ int32_t mdr_exec_accel_profile_read(const AccelExec *a, OpProfile *out, int32_t 
         const Instr *in = &a->p->instr[i];
         out[i] = (OpProfile){in->prep_units ? "(prepare)" : in->node->op->name, in->node->where, in->node, a->seconds[i], a->calls, a->sequences,
                              in->node->out[0].phase};
+        if (in->prep_units) out[i].phase = in->prep.place == PL_CONST ? PH_CONST : PH_STEP;
     }
     return n + 1;
 }

@@ -97,7 +97,7 @@ MDR_API const StepOut *mdr_exec_out(const Exec *e, int32_t member);
 
 /* ---- steps that stay on an accelerator ----
  * Device memory that a step reads: inputs [n_member][batch][..], sequences of each member this step (0: it rests: nothing of it is
- * computed or updated), hypers. */
+ * computed or updated) and whether it has any, which without hooks the step finds itself, hypers. */
 MDR_API void *mdr_exec_accel_input(Exec *e, int32_t i, int64_t *member);      /* input i; member stride in elements              */
 MDR_API int32_t *mdr_exec_accel_n_seq(Exec *e);                               /* [n_member]                                      */
 MDR_API int32_t *mdr_exec_accel_one(Exec *e);                                 /* [n_member] 1 where there are sequences, else 0  */
@@ -107,7 +107,7 @@ MDR_API const double *mdr_exec_accel_norm(const Exec *e);                     /*
                                                                                  recorded clips nobody                           */
 typedef Err *ExecHook(void *ctx, Exec *e, void *stream);                      /* enqueues on the stream (cudaStream_t), nothing else */
 typedef struct ExecHooks {
-    ExecHook *before;                         /* writes the inputs, the numbers of sequences (0 and 1 of them, too), the hypers  */
+    ExecHook *before;                         /* writes inputs, n_seq, one, hypers                                               */
     ExecHook *ahead;                          /* then, beside the step: what the next step's `before` reads                       */
     ExecHook *after;                          /* reads the results                                                               */
     void *ctx;

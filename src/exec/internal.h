@@ -19,7 +19,7 @@ typedef struct Instr {
     int32_t index;                        /* of the node in the graph                                                    */
     KernelFn *run;
     int64_t (*units)(const Node *, Extent);
-    int64_t prep_units;                   /* > 0: this instruction makes a kernel's Prep; in[prep_in] -> prep             */
+    int64_t prep_units;                   /* > 0: this instruction makes a kernel's Prep; in[prep_in] -> prep; -1: of none */
     int32_t prep_in;
     uint32_t add;
     bool sole;                            /* whatever it adds to, nobody else does, nor reads before POST                  */

@@ -372,7 +372,7 @@ static void emit_prep(Plan *p, const Kernel *k, Instr *user, Instr *prep)
     prep->scratch = NULL;
 }
 
-/* A Prep runs in the phase of its input (CONST or STEP): right before its user where that is of the same phase, else behind
+/* A Prep runs in the phase of its input (CONST or STEP; of none: CONST): right before its user where that is of the same phase, else behind
  * the phase's last instruction. */
 static void add_preps(Plan *p, const Instr *all, int32_t n)
 {

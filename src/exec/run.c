@@ -57,13 +57,10 @@ static void run_prep(const Plan *p, const Instr *in, const Frame *f, int64_t u0,
         in->run(&c, 0, 0);
         return;
     }
-    const Arg made = mdr_exec_arg(p, f, &in->prep);
+    const Arg raw = mdr_exec_arg(p, f, &in->in[in->prep_in]), made = mdr_exec_arg(p, f, &in->prep);
     for (int32_t m = 0; m < f->extent.n_member; m++) {
-        if (in->prep_in >= 0) {
-            const Arg raw = mdr_exec_arg(p, f, &in->in[in->prep_in]);
-            c.in[in->prep_in] = raw;
-            c.in[in->prep_in].data = (char *)raw.data + m * raw.member * p->real;
-        }
+        c.in[in->prep_in] = raw;
+        c.in[in->prep_in].data = (char *)raw.data + m * raw.member * p->real;
         c.out[0] = made;
         c.out[0].data = (char *)made.data + m * made.member * p->real;
         in->run(&c, u0, u1);

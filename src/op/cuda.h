@@ -18,8 +18,9 @@
  *     Arithmetic, statistics and sums are float (double where noted); only the operands of products may be rounded to bf16.
  *  5. scratch(node, extent): device memory for the whole call, all members (extent.n_member of them).
  *  6. Prep.run sees all members at once; every in[] is set; out[0] has size 4, its member stride in floats; elements() counts
- *     floats. In plans of bf16 in[0].size is 2. It has no scratch. Where call->images is set it may leave its work on that list
- *     instead of enqueueing it (enqueue_image in op/cuda_product.h): exec does so before what reads out[0].
+ *     floats. In plans of bf16 in[0].size is 2. It has no scratch and does not ask call->n_seq: who rests may not be known yet.
+ *     Where call->images is set it may leave its work on that list instead of enqueueing it (enqueue_image in op/cuda_product.h): exec
+ *     does so before what reads out[0]. A Prep of no input (in -1) runs once, among the constants: n_member 1, member stride 0.
  *  7. Every __global__ function begins with mdr_begin(), see there: a recorded step lets a kernel's blocks in while the kernel before
  *     still runs.
  *

@@ -48,7 +48,7 @@ typedef void KernelFn(const Call *c, int64_t unit0, int64_t unit1);
 
 /* A kernel may want one input (of phase CONST or STEP) brought into a layout of its own, once a step: packed weights.
  * run sees the raw input as in[Prep.in] and writes out[0] (elements() reals, member stride 0: one member a call). Where the
- * input is not of phase CONST or STEP a kernel with a Prep is not chosen. in -1: of no input, a constant of the node. */
+ * input is not of phase CONST or STEP a kernel with a Prep is not chosen. On CUDA in -1: of no input, a constant of the node. */
 typedef struct Prep {
     KernelFn *run;                    /* NULL: none                                                                   */
     int32_t in;

@@ -31,7 +31,7 @@ static __global__ void before(int32_t rows, QueueState *state, const double *rat
     if (blockIdx.x != 0 || threadIdx.x != 0) return;
     QueueState *s = state + m;
     taken.n_seq[m] = n;
-    taken.inv_count[m] = drawn.inv_count[m];
+    taken.inv_count[m] = n > 0 ? drawn.inv_count[m] : 0.0f;
     one[m] = n > 0;
     if (n > 0) {
         if (hyper) {
