@@ -228,6 +228,7 @@ int main(int argc, char **argv)
     Accel *accel = NULL;
     double copy = 0;
     int32_t precision = argc > 1 && strcmp(argv[1], "float32") == 0 ? PRECISION_FLOAT32 : PRECISION_BF16;
+    const bool all = argc <= 2, last = argc == 3 && strcmp(argv[2], "beside") == 0;
     time_t now = time(NULL);
     char date[32];
     Err *e = mdr_accel_open(0, &accel);
@@ -237,9 +238,8 @@ int main(int argc, char **argv)
         strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime(&now));
         printf("%s, %d processors at up to %.0f MHz, driver CUDA %d, runtime %d; copies %.2f TB/s; %s; %s\n\n", g->name, g->processors,
                g->clock_khz / 1e3, g->driver, g->runtime, copy / 1e12, precision == PRECISION_BF16 ? "bf16" : "float32", date);
-        printf("%-40s %5s %8s %10s %7s\n", "batch 128, width 128", "L", "members", "ms/member", "busy");
+        if (!last) printf("%-40s %5s %8s %10s %7s\n", "batch 128, width 128", "L", "members", "ms/member", "busy");
     }
-    const bool all = argc <= 2, last = argc == 3 && strcmp(argv[2], "beside") == 0;
     if (!all && !last)
         for (int i = 2; i + 2 < argc && !e; i += 3) {
             Case c = {argv[i], atoi(argv[i + 1]), {atoi(argv[i + 2])}};

@@ -1,6 +1,6 @@
 /* A population none of whose trials wait any more shrinks as its trials end. A member at rest is not free: each of its blocks still waits for
  * a place on a processor, where large kernels have room for one. At L 32 24 of 30 at rest took as long as the 6 at work, a quarter of a member
- * each; at L 1024 populations whose trials ended early took 1.3 times the time of as many members alone.
+ * each; at L 1024 a group whose trials ended early took some 1.15 times what as many members alone would by their pace.
  *
  * The trials in the highest slots move into the free ones, and both steps are recorded anew for as many members as are left, in the same
  * memory: to give some back would wait for all lanes. What a trial gets depends on none of this. */
