@@ -1,7 +1,7 @@
 /* The training step on an accelerator: all members in one recorded graph. The phases are step.c's; the lane is the first part of
  * POST, so nothing is folded. Everything that changes from step to step (inputs, sequences, rates) is data in device memory.
  *
- * Memory, one piece: [CONST | STEP | POST | SLICE | scratch, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
+ * Memory, one piece: [CONST | STEP | POST | SLICE | scratch: of all, of those aside, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
  * but CONST once a member. */
 #include "exec/internal.h"
 #include "op/cuda_images.h"
@@ -13,7 +13,7 @@ struct AccelExec {
     const Plan *p;
     Accel *accel;
     int32_t n;                            /* members                                                                     */
-    char *memory, *base[PL_COUNT], *scratch, *own;
+    char *memory, *base[PL_COUNT], *scratch, *aside, *own;
     int64_t bytes, poison_at, poison_end;
     int32_t n_input;
     StepInput input[MAX_INPUTS];          /* device memory                                                               */
@@ -42,13 +42,24 @@ static void *carve(char **at, int64_t bytes)
 
 static int64_t partials(const Plan *p) { return p->stride / MDR_FOLD_BLOCK + 1; }
 
+static int64_t most_scratch(const AccelExec *a, bool aside)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < a->p->begin[PH_COUNT]; i++) {
+        const Instr *in = &a->p->instr[i];
+        const int64_t n = in->aside == aside ? (int64_t)mdr_exec_instr_scratch(in, (Extent){a->n, a->p->slice}) : 0;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 /* Scratch that instruction i has for itself, since what adds it up may run beside the instructions that follow (mdr_beside); 0: shared.
  * Adding up more than that fills the device by itself. */
 enum { MOST_OWN = 8 << 20 };
 static int64_t own_scratch(const AccelExec *a, int32_t i)
 {
     const Instr *in = &a->p->instr[i];
-    if (!in->add || !in->sole || in->prep_units || !in->scratch) return 0;
+    if (!in->add || !in->sole || in->aside || in->prep_units || !in->scratch) return 0;
     const int64_t bytes = (int64_t)in->scratch(in->node, (Extent){a->n, a->p->slice});
     return bytes > MOST_OWN ? 0 : mdr_exec_round(bytes, 256);
 }
@@ -71,7 +82,8 @@ static int64_t lay_out(AccelExec *a, char *memory)
     a->base[PL_STEP] = carve(&at, p->size[PL_STEP] * n);
     a->base[PL_POST] = a->base[PL_LANE] = carve(&at, p->size[PL_POST] * n);
     a->base[PL_SLICE] = carve(&at, p->size[PL_SLICE] * n);
-    a->scratch = carve(&at, (int64_t)mdr_exec_scratch(p, (Extent){a->n, p->slice}));
+    a->scratch = carve(&at, most_scratch(a, false));
+    a->aside = carve(&at, most_scratch(a, true));
     a->own = carve(&at, own_before(a, p->begin[PH_COUNT]));
     a->result = carve(&at, a->result_n * n * 8);
     a->poison_end = at - memory;
@@ -213,20 +225,30 @@ Err *mdr_exec_accel_narrow(AccelExec *a, int32_t n_member)
 
 /* ---- enqueueing ---- */
 /* Of a recorded step: the batch is taken on a side, beside what weights alone want, and there the next is drawn, beside the rest: one thread
- * draws a sequence, which takes long and hardly any of the device. On the other side sums are added up (mdr_beside). */
+ * draws a sequence, which takes long and hardly any of the device. On the other side are sums for which nobody waits: whole instructions
+ * (Instr.aside) and the last stages of others (mdr_beside). */
 enum { SUMS_SIDE, DATA_SIDE };
 
+static Err *run_instr(AccelExec *a, int32_t i, const Frame *f)
+{
+    const Instr *in = &a->p->instr[i];
+    Frame own = *f;
+    if (in->aside) own.scratch = a->aside;
+    if (a->profiling) {
+        MDR_TRY(mdr_accel_mark(a->accel, i));
+    } else if (in->aside) {
+        MDR_TRY(mdr_accel_fork(a->accel, SUMS_SIDE));
+        own.stream = mdr_accel_side(a->accel, SUMS_SIDE);
+    } else if (own_scratch(a, i) > 0) {
+        own.scratch = a->own + own_before(a, i);
+        own.side = mdr_accel_aside(a->accel, SUMS_SIDE);
+    }
+    mdr_exec_instr(a->p, in, &own, 0, -1);
+    return NULL;
+}
 static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
-    for (int32_t i = from; i < to; i++) {
-        if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, i));
-        Frame own = *f;
-        if (!a->profiling && own_scratch(a, i) > 0) {
-            own.scratch = a->own + own_before(a, i);
-            own.side = mdr_accel_aside(a->accel, SUMS_SIDE);
-        }
-        mdr_exec_instr(a->p, &a->p->instr[i], &own, 0, -1);
-    }
+    for (int32_t i = from; i < to; i++) MDR_TRY(run_instr(a, i, f));
     return NULL;
 }
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }

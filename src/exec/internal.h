@@ -23,6 +23,7 @@ typedef struct Instr {
     int32_t prep_in;
     uint32_t add;
     bool sole;                            /* whatever it adds to, nobody else does, nor reads before POST                  */
+    bool aside;                           /* makes only such sums, and what it reads stays: an accelerator may run it beside */
     Slot in[MDR_MAX_IN], out[MDR_MAX_OUT], prep;
     Plan *body, *body_grad;               /* scan, scan_grad                                                             */
     size_t (*scratch)(const Node *, Extent);
@@ -97,6 +98,7 @@ void mdr_exec_consts(const Plan *p, char *base);                         /* writ
 void mdr_exec_fold_reals(const Plan *p, char *const *lane, int32_t n_lane, char *to, int64_t e0, int64_t e1);
 void mdr_exec_fold_sums(const Plan *p, char *const *lane, int32_t n_lane, char *to);
 
+size_t mdr_exec_instr_scratch(const Instr *in, Extent e);
 size_t mdr_exec_scratch(const Plan *p, Extent e);       /* bytes: the largest of its instructions                        */
 int32_t mdr_exec_lanes(const Plan *p, int32_t n_seq);
 

@@ -173,6 +173,20 @@ static void place_accumulators(Layout *l)
     }
 }
 
+/* Makes only sums that nobody waits for, as the gradient of a weight: on an accelerator it runs beside the instructions that follow. */
+static bool aside(const Layout *l, int32_t i)
+{
+    const Node *n = &l->g->node[i];
+    bool any = false;
+    if (!l->p->spec.device->accel || l->p->spec.first_grad < 0 || !l->live[i] || n->op == &mdr_ir_op_scan_grad) return false;
+    for (int k = 0; k < n->n_out; k++) {
+        const Val *x = &l->val[vid((Value){i, k})];
+        if (x->accum >= 0 && x->sole) any = true;
+        else if (x->uses > 0) return false;
+    }
+    return any;
+}
+
 static void lifetimes(Layout *l)
 {
     for (int32_t i = 0; i < l->g->n_node; i++) {
@@ -187,6 +201,7 @@ static void lifetimes(Layout *l)
             if (n->in[k].node < 0) continue;
             Val *r = &l->val[l->val[vid(n->in[k])].root];
             if (r->last < i) r->last = i;
+            if (aside(l, i)) r->last = INT32_MAX;
         }
     }
 }
@@ -320,6 +335,7 @@ static Err *emit(Layout *l, int32_t i, Instr *in)
         in->add |= 1u << k;
         in->sole = in->sole && l->val[vid((Value){i, k})].sole;
     }
+    in->aside = aside(l, i);
     if (n->op == &mdr_ir_op_sum_batch) {              /* only the inputs that their producers did not add themselves         */
         for (int k = 0; k < n->n_in; k++) {
             Value made;
@@ -369,6 +385,7 @@ static void emit_prep(Plan *p, const Kernel *k, Instr *user, Instr *prep)
     prep->prep_units = k->prep.units ? k->prep.units(user->node) : 1;
     prep->prep_in = k->prep.in;
     prep->add = 0;
+    prep->aside = false;
     prep->scratch = NULL;
 }
 
