@@ -1,8 +1,8 @@
 /* The training step on an accelerator: all members in one recorded graph. The phases are step.c's; the lane is the first part of
  * POST, so nothing is folded. Everything that changes from step to step (inputs, sequences, rates) is data in device memory.
  *
- * Memory, one piece: [CONST | STEP | POST | SLICE | scratch: of all, of those aside, own ones | inputs | n_seq, one, ones | hypers | norms | results], everything
- * but CONST once a member. */
+ * Memory, one piece: [CONST | STEP | POST | SLICE | scratch: everybody's, of those aside, own ones | inputs | n_seq, one, ones | hypers | norms |
+ * results], everything but CONST once a member. */
 #include "exec/internal.h"
 #include "op/cuda_images.h"
 #include "op/cuda_update.h"
