@@ -253,12 +253,13 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 }
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
 
-/* What STEP prepares for later phases comes last in it. Images of weights, small and many, are gathered and made by one launch. */
+/* What STEP prepares for later phases comes last in it. Images of weights, small and many, are gathered and made by one launch; a
+ * profile counts it with the last of them. */
 static Err *run_preps(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
     Images images = {0};
     Frame lent = *f;
-    if (!a->profiling) lent.images = &images;
+    lent.images = &images;
     MDR_TRY(run_instrs(a, from, to, &lent));
     mdr_cuda_images(f->stream, &images);
     return NULL;
