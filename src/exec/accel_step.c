@@ -202,7 +202,7 @@ int64_t mdr_exec_accel_bytes(const Plan *p, int32_t n_member)
     describe(&a);
     int64_t bytes = lay_out(&a, NULL);
     mdr_free(a.result_at);
-    return bytes + 3 * p->stride * p->real * n_member;
+    return bytes + mdr_exec_vectors(p) * p->stride * p->real * n_member;
 }
 
 /* ---- fewer members ---- */
@@ -278,15 +278,21 @@ static Err *run_step(AccelExec *a, const Frame *f, bool data)
     return data && !early ? mdr_accel_meet(a->accel, DATA_SIDE) : NULL;
 }
 
-static Err *update_members(AccelExec *a, Population *pop)
+/* What comes after the step reads norms, not what is updated: it runs beside that. */
+static Err *finish(AccelExec *a, Population *pop, bool update, Exec *exec, const ExecHooks *hooks)
 {
     const Plan *p = a->p;
     void *stream = mdr_accel_stream(a->accel);
     const float *grad = (const float *)(const void *)a->base[PL_POST];
     int64_t member = p->size[PL_POST] / p->real;
-    if (a->clips) mdr_cuda_grad_norm(stream, a->n, a->n_seq, p->stride, grad, member, a->partial, a->norm);
-    mdr_cuda_update(p->spec.update, stream, a->n, a->n_seq, a->hyper, p->stride, pop->param, pop->m, pop->v, grad, member,
-                    a->clips ? a->norm : NULL);
+    if (update && a->clips) mdr_cuda_grad_norm(stream, a->n, a->n_seq, p->stride, grad, member, a->partial, a->norm);
+    if (hooks) {
+        MDR_TRY(mdr_accel_fork(a->accel, DATA_SIDE));
+        MDR_TRY(hooks->after(hooks->ctx, exec, mdr_accel_side(a->accel, DATA_SIDE)));
+    }
+    if (update)
+        mdr_cuda_update(p->spec.update, stream, a->n, a->n_seq, a->hyper, p->stride, pop->param, pop->m, pop->v, grad, member,
+                        a->clips ? a->norm : NULL);
     return NULL;
 }
 
@@ -312,10 +318,9 @@ static Err *enqueue(AccelExec *a, Population *pop, bool update, Exec *exec, cons
         MDR_TRY(mdr_accel_copy(a->accel, a->base[PL_POST] + p->copy[i].offset * p->real, p->size[PL_POST], x.data, x.member * p->real,
                                p->copy[i].numel * p->real, a->n));
     }
-    if (update) MDR_TRY(update_members(a, pop));
+    MDR_TRY(finish(a, pop, update, exec, hooks));
     if (a->profiling) MDR_TRY(mdr_accel_mark(a->accel, last + 1));
     MDR_TRY(mdr_accel_join(a->accel, DATA_SIDE));
-    if (hooks) MDR_TRY(hooks->after(hooks->ctx, exec, f.stream));
     return mdr_accel_launched(a->accel);
 }
 

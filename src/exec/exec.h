@@ -61,12 +61,12 @@ MDR_API int64_t mdr_exec_param_offset(const Plan *p, int32_t i);     /* in eleme
 MDR_API const ParamAttr *mdr_exec_param(const Plan *p, int32_t i);
 MDR_API void mdr_exec_print(const Plan *p, Text *t);                 /* instructions with their places                  */
 
-/* Members: parameters and optimiser state, [n][stride] of float (double on real64 devices). Zeroed at birth. */
+/* Members: parameters and, of a plan with an update, optimiser state, [n][stride] of float (double on real64 devices). Zeroed at birth. */
 typedef struct Population {
     int32_t n;
     int64_t stride;
     int32_t real_size;                    /* 4 or 8                                                                      */
-    void *param, *m, *v;
+    void *param, *m, *v;                  /* m, v NULL: no update                                                        */
     Hyper *hyper;                         /* [n]; data, not arguments: may change from step to step                      */
     bool *alive;                          /* [n]; a dead member is not updated (and on CPU devices not computed)         */
     Accel *accel;                         /* whose memory param, m and v are; NULL: the host's                           */
@@ -112,8 +112,8 @@ typedef struct ExecHooks {
     ExecHook *after;                          /* reads the results                                                               */
     void *ctx;
 } ExecHooks;
-/* Records before, ahead beside the step, after as one graph; replay enqueues it once and does not wait. Recording again replaces it. hooks may be
- * NULL: the host has written everything. */
+/* Records before, ahead beside the step, after beside its update as one graph; replay enqueues it once and does not wait. Recording again
+ * replaces it. hooks may be NULL: the host has written everything. */
 MDR_API Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks);
 MDR_API Err *mdr_exec_replay(Exec *e);
 /* Fewer members in the memory that is there, laid out anew: pointers into it (inputs, hypers, results) change, what they held and the recorded

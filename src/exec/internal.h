@@ -98,6 +98,7 @@ void mdr_exec_consts(const Plan *p, char *base);                         /* writ
 void mdr_exec_fold_reals(const Plan *p, char *const *lane, int32_t n_lane, char *to, int64_t e0, int64_t e1);
 void mdr_exec_fold_sums(const Plan *p, char *const *lane, int32_t n_lane, char *to);
 
+int32_t mdr_exec_vectors(const Plan *p);                 /* parameters' size that a member takes: with m and v 3, else 1  */
 size_t mdr_exec_instr_scratch(const Instr *in, Extent e);
 size_t mdr_exec_scratch(const Plan *p, Extent e);       /* bytes: the largest of its instructions                        */
 int32_t mdr_exec_lanes(const Plan *p, int32_t n_seq);

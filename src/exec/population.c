@@ -18,6 +18,7 @@ static void give(const Population *pop, void *p)
     else mdr_free_big(p);
 }
 
+int32_t mdr_exec_vectors(const Plan *p) { return p->spec.update ? 3 : 1; }
 Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Population **out)
 {
     Population *pop = mdr_alloc(sizeof *pop);
@@ -31,7 +32,7 @@ Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Population 
     pop->alive = mdr_alloc((size_t)n * sizeof *pop->alive);
     for (int32_t i = 0; i < n; i++) pop->alive[i] = true;
     void **part[] = {&pop->param, &pop->m, &pop->v};
-    for (int i = 0; i < MDR_COUNT(part); i++) {
+    for (int i = 0; i < mdr_exec_vectors(p); i++) {
         Err *e = take(pop, bytes + 64, part[i]);
         if (e) { mdr_exec_population_free(pop); return accel ? e : mdr_err_wrap(e, "%d members of %lld parameters", n, (long long)p->stride); }
     }
@@ -70,6 +71,7 @@ Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to)
 {
     for (int part = POP_PARAM; part <= POP_V; part++) {
         int64_t bytes;
+        if (part > POP_PARAM && !pop->m) break;
         char *x = vector(pop, (PopPart)part, from, &bytes), *y = vector(pop, (PopPart)part, to, &bytes);
         if (pop->accel) MDR_TRY(mdr_accel_copy(pop->accel, y, bytes, x, bytes, bytes, 1));
         else memcpy(y, x, (size_t)bytes);

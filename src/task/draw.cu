@@ -96,6 +96,8 @@ extern "C" void mdr_cuda_draw(void *stream, int32_t n_member, int32_t batch, int
     int64_t shared = shared_of(rows), bytes = shared * together * (int64_t)sizeof(int32_t);
     int32_t *wanted = work;
     MDR_ALLOW_SHARED(draw, MOST_SHARED);
+    MDR_DIVIDE_AS_LARGE(draw);
+    MDR_DIVIDE_AS_LARGE(count);
     MDR_LAUNCH(draw, mdr_grid(mdr_ceil_div(batch, together), 1, n_member), dim3(32), (size_t)bytes, stream, batch, rows, members, first, n_seq,
                out.tokens, out.targets, wanted, work + (int64_t)n_member * batch, (int32_t)work_of(rows), (int32_t)shared, together);
     MDR_LAUNCH(count, mdr_grid(1, 1, n_member), dim3(32), 0, stream, batch, n_seq, wanted, out.inv_count, out.n_seq);

@@ -34,23 +34,23 @@ typedef struct Crew {
     QueueTrial **slot;                    /* [n], NULL: free                                                             */
     int32_t rows, batch, vocab;
     int64_t examples;                     /* most a trial has in an epoch                                                */
-    Population *pop;
-    Exec *exec, *eval;
+    Population *pop, *splits;             /* [n]; [2][n] the same parameters, evaluated on valid and test                 */
+    Exec *exec, *eval;                    /* of n and 2 n members                                                         */
     void *memory;                         /* the device's: what follows                                                  */
-    QueueState *state, *eval_state;       /* [n]; with what an evaluation of a split begins                               */
+    QueueState *state, *eval_state;       /* [n], [2][n]                                                                  */
     double *rate;                         /* [MDR_QUEUE_ROUND][n]                                                        */
-    QueueNext to_draw, eval_to_draw;      /* [n] to be drawn; one memory, batches of two sizes                            */
+    QueueNext to_draw, eval_to_draw;      /* [n], [2][n] to be drawn; one memory                                          */
     DrawBatch drawn;                      /* for the next step                                                           */
     int32_t *order, *work;                /* [n][examples]; of drawing                                                   */
-    DrawMember *draw, *eval_draw, *split_draw;   /* [n], of the split being evaluated [n], [2][n]: valid, test            */
-    int64_t *size;                        /* [n] examples of the split being evaluated                                   */
-    SplitScore *score, *split_score;      /* [n], [2][n]                                                                  */
+    DrawMember *draw, *eval_draw;         /* [n], [2][n]                                                                  */
+    int64_t *size;                        /* [2][n] examples of a split                                                   */
+    SplitScore *score;                    /* [2][n]                                                                       */
     QueueState *host_state;               /* the host's: the same                                                        */
     double *host_rate;
     int32_t *host_order;                  /* of epoch order_epoch[m] of slot m's trial                                   */
     int64_t *order_epoch;
     DrawMember *host_draw;                /* [SPLIT_COUNT][n]                                                            */
-    SplitScore *host_score;               /* [2][n]: valid, test                                                         */
+    SplitScore *host_score;               /* [2][n]                                                                       */
     int64_t *host_size;
     void **ctx;                           /* [n_first] the device's: what a task was set up with                         */
     int64_t *ctx_bytes;
@@ -100,9 +100,9 @@ Err *mdr_train_crew_admit(Crew *c);                                             
 Err *mdr_train_crew_send_draws(Crew *c);                                                /* host_draw                     */
 void mdr_train_crew_order(Crew *c, int32_t slot, int64_t epoch);                        /* host_order                    */
 Err *mdr_train_crew_send_order(Crew *c, int32_t slot);
-/* Enqueued before the first step of a round, or of a split's evaluation: draws its batch. */
+/* Enqueued before the first step of a round, or of an evaluation: draws its batch. */
 Err *mdr_train_crew_begin_round(Crew *c);
-Err *mdr_train_crew_begin_split(Crew *c);
+Err *mdr_train_crew_begin_splits(Crew *c);
 Err *mdr_train_crew_leave(Crew *c, int32_t slot);                                       /* its trial has ended           */
 /* queue_shrink.c. At a border: gives up slots that idle for good, if it is worth it. fewer: how many there should be. */
 int32_t mdr_train_crew_fewer(const Crew *c);

@@ -1,8 +1,9 @@
 /* One population of a queue: its memory on the device, its two recorded steps, and who sits in which slot. A trial that sits down
  * brings its starting values, the order of its first epoch and descriptions of its data; nothing of whom it follows is left.
  *
- * The recorded training step: [take the drawn batch; which rate; which batch next] -> step, beside it [draw the next] -> [add up the loss];
- * evaluation the same with [add up the scores] behind it. So a round of steps runs without the host; only its first batch waits to be drawn. */
+ * The recorded training step: [take the drawn batch; which rate; which batch next] -> step, beside it [draw the next] -> [add up the loss].
+ * So a round of steps runs without the host; only its first batch waits to be drawn. Evaluation is the same with [add up the scores] behind it,
+ * for twice as many members: each on the valid and on the test split, which alone would fill a GPU by half. */
 #include "train/queue.h"
 #include <string.h>
 
@@ -17,84 +18,82 @@ static void *carve(char **at, int64_t bytes)
 static int64_t lay_out(Crew *c, char *memory)
 {
     char *at = memory;
-    const int64_t n = c->n, batch = c->batch > MDR_EVAL_BATCH ? c->batch : MDR_EVAL_BATCH;
+    const int64_t n = c->n, sequences = n * (c->batch > 2 * MDR_EVAL_BATCH ? c->batch : 2 * MDR_EVAL_BATCH);
+    const int64_t work = mdr_cuda_draw_work(c->n, c->batch, c->rows), eval_work = mdr_cuda_draw_work(2 * c->n, MDR_EVAL_BATCH, c->rows);
     c->state = carve(&at, n * (int64_t)sizeof *c->state);
-    c->eval_state = carve(&at, n * (int64_t)sizeof *c->eval_state);
+    c->eval_state = carve(&at, 2 * n * (int64_t)sizeof *c->eval_state);
     c->rate = carve(&at, n * MDR_QUEUE_ROUND * (int64_t)sizeof *c->rate);
-    c->to_draw = (QueueNext){carve(&at, n * (int64_t)sizeof(int32_t)), carve(&at, n * (int64_t)sizeof(int32_t)), c->batch};
+    c->to_draw = (QueueNext){carve(&at, 2 * n * (int64_t)sizeof(int32_t)), carve(&at, 2 * n * (int64_t)sizeof(int32_t)), c->batch};
     c->eval_to_draw = (QueueNext){c->to_draw.first, c->to_draw.n_seq, MDR_EVAL_BATCH};
-    c->drawn.tokens = carve(&at, n * batch * c->rows * (int64_t)sizeof(int32_t));
-    c->drawn.targets = carve(&at, n * batch * c->rows * (int64_t)sizeof(int32_t));
-    c->drawn.inv_count = carve(&at, n * (int64_t)sizeof(float));
-    c->drawn.n_seq = carve(&at, n * (int64_t)sizeof(int32_t));
+    c->drawn.tokens = carve(&at, sequences * c->rows * (int64_t)sizeof(int32_t));
+    c->drawn.targets = carve(&at, sequences * c->rows * (int64_t)sizeof(int32_t));
+    c->drawn.inv_count = carve(&at, 2 * n * (int64_t)sizeof(float));
+    c->drawn.n_seq = carve(&at, 2 * n * (int64_t)sizeof(int32_t));
     c->order = carve(&at, n * c->examples * (int64_t)sizeof *c->order);
-    c->work = carve(&at, mdr_cuda_draw_work(c->n, (int32_t)batch, c->rows));
+    c->work = carve(&at, work > eval_work ? work : eval_work);
     c->draw = carve(&at, n * (int64_t)sizeof *c->draw);
-    c->eval_draw = carve(&at, n * (int64_t)sizeof *c->eval_draw);
-    c->split_draw = carve(&at, 2 * n * (int64_t)sizeof *c->split_draw);
-    c->size = carve(&at, n * (int64_t)sizeof *c->size);
-    c->score = carve(&at, n * (int64_t)sizeof *c->score);
-    c->split_score = carve(&at, 2 * n * (int64_t)sizeof *c->split_score);
+    c->eval_draw = carve(&at, 2 * n * (int64_t)sizeof *c->eval_draw);
+    c->size = carve(&at, 2 * n * (int64_t)sizeof *c->size);
+    c->score = carve(&at, 2 * n * (int64_t)sizeof *c->score);
     return at - memory;
 }
 
 int64_t mdr_train_crew_bytes(const TrainGraphs *g, const TrialSpec *s, int32_t n, int64_t examples)
 {
     Crew c = {.n = n, .examples = examples, .batch = s->train.batch_size, .rows = s->task->rows(&s->setting)};
-    int64_t vectors = 3 * mdr_exec_info(g->plan).stride * (int64_t)sizeof(float) * n;      /* both plans count the population  */
-    return mdr_exec_accel_bytes(g->plan, n) + mdr_exec_accel_bytes(g->eval_plan, n) - vectors + lay_out(&c, NULL);
+    return mdr_exec_accel_bytes(g->plan, n) + mdr_exec_accel_bytes(g->eval_plan, 2 * n) + lay_out(&c, NULL);
 }
 
 static void host_memory(Crew *c)
 {
     size_t n = (size_t)c->n;
     c->slot = mdr_alloc(n * sizeof *c->slot);
-    c->host_state = mdr_alloc(n * sizeof *c->host_state);
+    c->host_state = mdr_alloc(2 * n * sizeof *c->host_state);
     c->host_rate = mdr_alloc(n * MDR_QUEUE_ROUND * sizeof *c->host_rate);
     c->host_order = mdr_alloc(n * (size_t)c->examples * sizeof *c->host_order);
     c->order_epoch = mdr_alloc(n * sizeof *c->order_epoch);
     c->host_draw = mdr_alloc(n * SPLIT_COUNT * sizeof *c->host_draw);
     c->host_score = mdr_alloc(2 * n * sizeof *c->host_score);
-    c->host_size = mdr_alloc(n * sizeof *c->host_size);
+    c->host_size = mdr_alloc(2 * n * sizeof *c->host_size);
     c->ctx = mdr_alloc(n * sizeof *c->ctx);
     c->ctx_bytes = mdr_alloc(n * sizeof *c->ctx_bytes);
 }
 
 /* ---- recorded steps ---- */
-static Err *take(Crew *c, Exec *e, void *stream, const double *rate, Hyper *hyper, QueueNext next)
+static Err *take(Crew *c, int32_t n, Exec *e, void *stream, QueueState *state, const double *rate, Hyper *hyper, QueueNext next)
 {
     int64_t stride;
     DrawBatch taken = {.n_seq = mdr_exec_accel_n_seq(e)};
     taken.tokens = mdr_exec_accel_input(e, 0, &stride);
     taken.targets = mdr_exec_accel_input(e, 1, &stride);
     taken.inv_count = mdr_exec_accel_input(e, 2, &stride);
-    mdr_cuda_queue_before(stream, c->n, c->rows, c->state, rate, hyper, c->drawn, taken, mdr_exec_accel_one(e), next);
+    mdr_cuda_queue_before(stream, n, c->rows, state, rate, hyper, c->drawn, taken, mdr_exec_accel_one(e), next);
     return mdr_accel_launched(c->accel);
 }
-static Err *draw(Crew *c, void *stream, const DrawMember *members, QueueNext next)
+static Err *draw(Crew *c, int32_t n, void *stream, const DrawMember *members, QueueNext next)
 {
-    mdr_cuda_draw(stream, c->n, next.batch, c->rows, members, next.first, next.n_seq, c->drawn, c->work);
+    mdr_cuda_draw(stream, n, next.batch, c->rows, members, next.first, next.n_seq, c->drawn, c->work);
     return mdr_accel_launched(c->accel);
 }
-static Err *draw_first(Crew *c, const DrawMember *members, QueueNext next)
+static Err *draw_first(Crew *c, int32_t n, QueueState *state, const DrawMember *members, QueueNext next)
 {
     void *stream = mdr_accel_stream(c->accel);
-    mdr_cuda_queue_begin(stream, c->n, c->state, next);
-    return draw(c, stream, members, next);
+    mdr_cuda_queue_begin(stream, n, state, next);
+    return draw(c, n, stream, members, next);
 }
-Err *mdr_train_crew_begin_round(Crew *c) { return draw_first(c, c->draw, c->to_draw); }
-Err *mdr_train_crew_begin_split(Crew *c) { return draw_first(c, c->eval_draw, c->eval_to_draw); }
+Err *mdr_train_crew_begin_round(Crew *c) { return draw_first(c, c->n, c->state, c->draw, c->to_draw); }
+Err *mdr_train_crew_begin_splits(Crew *c) { return draw_first(c, 2 * c->n, c->eval_state, c->eval_draw, c->eval_to_draw); }
 
 static Err *before_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    return take(c, e, stream, c->rate, mdr_exec_accel_hyper(e), c->to_draw);
+    return take(c, c->n, e, stream, c->state, c->rate, mdr_exec_accel_hyper(e), c->to_draw);
 }
 static Err *draw_step(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     (void)e;
-    return draw(c, stream, c->draw, c->to_draw);
+    return draw(c, c->n, stream, c->draw, c->to_draw);
 }
 static Err *after_step(void *ctx, Exec *e, void *stream)
 {
@@ -107,20 +106,20 @@ static Err *after_step(void *ctx, Exec *e, void *stream)
 static Err *before_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
-    return take(c, e, stream, NULL, NULL, c->eval_to_draw);
+    return take(c, 2 * c->n, e, stream, c->eval_state, NULL, NULL, c->eval_to_draw);
 }
 static Err *draw_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     (void)e;
-    return draw(c, stream, c->eval_draw, c->eval_to_draw);
+    return draw(c, 2 * c->n, stream, c->eval_draw, c->eval_to_draw);
 }
 static Err *after_eval(void *ctx, Exec *e, void *stream)
 {
     Crew *c = ctx;
     int64_t loss_member, count_member;
     const double *loss = mdr_exec_accel_sum(e, 0, &loss_member), *counts = mdr_exec_accel_sum(e, 1, &count_member);
-    mdr_cuda_score(stream, c->n, mdr_exec_accel_n_seq(e), c->vocab, NULL, loss, loss_member, counts, count_member, c->size, c->score);
+    mdr_cuda_score(stream, 2 * c->n, mdr_exec_accel_n_seq(e), c->vocab, NULL, loss, loss_member, counts, count_member, c->size, c->score);
     return mdr_accel_launched(c->accel);
 }
 
@@ -130,7 +129,8 @@ static Err *open_device(Crew *c)
     int64_t bytes = lay_out(c, NULL);
     MDR_TRY(mdr_exec_population_new(c->graphs->plan, a, c->n, &c->pop));
     MDR_TRY(mdr_exec_open_accel(c->graphs->plan, a, c->n, &c->exec));
-    MDR_TRY(mdr_exec_open_accel(c->graphs->eval_plan, a, c->n, &c->eval));
+    MDR_TRY(mdr_exec_population_new(c->graphs->eval_plan, a, 2 * c->n, &c->splits));
+    MDR_TRY(mdr_exec_open_accel(c->graphs->eval_plan, a, 2 * c->n, &c->eval));
     MDR_TRY(mdr_accel_alloc(a, bytes, &c->memory));
     lay_out(c, c->memory);
     MDR_TRY(mdr_accel_fill(a, c->memory, 0, bytes));
@@ -143,7 +143,7 @@ static Err *open_device(Crew *c)
 Err *mdr_train_crew_record(Crew *c)
 {
     MDR_TRY(mdr_exec_record(c->exec, c->pop, true, &(ExecHooks){before_step, draw_step, after_step, c}));
-    return mdr_exec_record(c->eval, c->pop, false, &(ExecHooks){before_eval, draw_eval, after_eval, c});
+    return mdr_exec_record(c->eval, c->splits, false, &(ExecHooks){before_eval, draw_eval, after_eval, c});
 }
 
 Err *mdr_train_crew_open(Queue *q, Accel *a, const TrainGraphs *g, QueueTrial **trial, int32_t n_trial, int32_t n, Crew *c)
@@ -177,6 +177,7 @@ void mdr_train_crew_close(Crew *c)
     mdr_exec_close(c->exec);
     mdr_exec_close(c->eval);
     mdr_exec_population_free(c->pop);
+    mdr_exec_population_free(c->splits);
     mdr_accel_free(c->accel, c->memory);
     mdr_free(c->slot);
     mdr_free(c->host_state);
@@ -277,7 +278,7 @@ Err *mdr_train_crew_send_draws(Crew *c)
 {
     int64_t bytes = c->n * (int64_t)sizeof *c->draw;
     MDR_TRY(mdr_accel_upload(c->accel, c->draw, c->host_draw + SPLIT_TRAIN * c->n, bytes));
-    return mdr_accel_upload(c->accel, c->split_draw, c->host_draw + SPLIT_VALID * c->n, 2 * bytes);
+    return mdr_accel_upload(c->accel, c->eval_draw, c->host_draw + SPLIT_VALID * c->n, 2 * bytes);
 }
 
 Err *mdr_train_crew_admit(Crew *c)

@@ -1,6 +1,6 @@
 /* Training and evaluating one population, piece by piece. A round: R training steps enqueued at once, R = up to the next border of any
  * trial (the end of its epoch or budget), at most what makes progress visible a few times a second. Then trials at a border are evaluated
- * on both splits while the others rest, their epochs are written down, and free slots are filled or given up. While a piece is under way the host
+ * on both splits at once while the others rest, their epochs are written down, and free slots are filled or given up. While a piece is under way the host
  * waits for none: other populations have their turns. What a trial gets depends on none of this: rounds only cut its steps into pieces. */
 #include "train/queue.h"
 
@@ -113,12 +113,12 @@ static Err *end_round(Crew *c)
 }
 
 /* ---- evaluation ---- */
-/* All that both splits begin with is sent before the first: later the host would wait for the device. */
 static Err *send_evaluation(Crew *c, int64_t *most)
 {
+    const int32_t n = c->n;
     *most = 0;
-    for (int32_t m = 0; m < c->n; m++) {
-        const QueueTrial *t = c->slot[m];
+    for (int32_t m = 0; m < 2 * n; m++) {
+        const QueueTrial *t = c->slot[m % n];
         c->host_state[m] = (QueueState){0};
         if (!t || !at_border(&t->walk)) continue;
         int32_t size = t->spec->setting.num_test_examples, batches = (size + MDR_EVAL_BATCH - 1) / MDR_EVAL_BATCH;
@@ -126,26 +126,22 @@ static Err *send_evaluation(Crew *c, int64_t *most)
         c->host_size[m] = size;
         if (batches > *most) *most = batches;
     }
-    MDR_TRY(mdr_accel_upload(c->accel, c->eval_state, c->host_state, c->n * (int64_t)sizeof *c->state));
-    return mdr_accel_upload(c->accel, c->size, c->host_size, c->n * (int64_t)sizeof *c->size);
+    MDR_TRY(mdr_accel_upload(c->accel, c->eval_state, c->host_state, 2 * n * (int64_t)sizeof *c->eval_state));
+    return mdr_accel_upload(c->accel, c->size, c->host_size, 2 * n * (int64_t)sizeof *c->size);
 }
-
-static Err *copy(const Crew *c, void *to, const void *from, int64_t bytes) { return mdr_accel_copy(c->accel, to, bytes, from, bytes, bytes, 1); }
 
 static Err *begin_evaluation(Crew *c)
 {
-    int64_t most, n = c->n;
+    const int64_t one = c->pop->stride * c->pop->real_size;
+    int64_t most;
     c->evaluates = true;
     MDR_TRY(send_evaluation(c, &most));
     MDR_TRY(begin_piece(c));
-    for (int k = 0; k < 2; k++) {                     /* valid, test                                                         */
-        MDR_TRY(copy(c, c->state, c->eval_state, n * (int64_t)sizeof *c->state));
-        MDR_TRY(copy(c, c->eval_draw, c->split_draw + k * n, n * (int64_t)sizeof *c->eval_draw));
-        MDR_TRY(mdr_accel_fill(c->accel, c->score, 0, n * (int64_t)sizeof *c->score));
-        MDR_TRY(mdr_train_crew_begin_split(c));
-        MDR_TRY(replay(c->eval, most));
-        MDR_TRY(copy(c, c->split_score + k * n, c->score, n * (int64_t)sizeof *c->score));
-    }
+    for (int k = 0; k < 2; k++)                       /* valid, test                                                         */
+        MDR_TRY(mdr_accel_copy(c->accel, (char *)c->splits->param + k * c->n * one, one, c->pop->param, one, one, c->n));
+    MDR_TRY(mdr_accel_fill(c->accel, c->score, 0, 2 * c->n * (int64_t)sizeof *c->score));
+    MDR_TRY(mdr_train_crew_begin_splits(c));
+    MDR_TRY(replay(c->eval, most));
     return mdr_accel_mark(c->accel, 1);
 }
 
@@ -169,7 +165,7 @@ static bool any_at_border(const Crew *c)
 static Err *end_evaluation(Crew *c)
 {
     double seconds;
-    MDR_TRY(mdr_accel_download(c->accel, c->host_score, c->split_score, 2 * c->n * (int64_t)sizeof *c->host_score));
+    MDR_TRY(mdr_accel_download(c->accel, c->host_score, c->score, 2 * c->n * (int64_t)sizeof *c->host_score));
     MDR_TRY(worked(c, &seconds));
     for (int32_t m = 0; m < c->n; m++)
         if (c->slot[m] && at_border(&c->slot[m]->walk)) MDR_TRY(end_epoch(c, m));

@@ -55,17 +55,18 @@ static Err *close_up(Crew *c, int32_t n)
     for (int k = 0; k < SPLIT_COUNT; k++)
         for (int32_t m = 0; m < n; m++) c->host_draw[k * n + m] = c->host_draw[k * c->n + m];
     c->n = c->pop->n = n;
+    c->splits->n = 2 * n;
     return NULL;
 }
 
 Err *mdr_train_crew_shrink(Crew *c)
 {
     int32_t n = mdr_train_crew_fewer(c);
-    if (n == c->n || !mdr_exec_fits(c->exec, n) || !mdr_exec_fits(c->eval, n)) return NULL;
+    if (n == c->n || !mdr_exec_fits(c->exec, n) || !mdr_exec_fits(c->eval, 2 * n)) return NULL;
     MDR_TRY(mdr_accel_sync(c->accel));                    /* the last to sit down may have host_draw under way                   */
     MDR_TRY(close_up(c, n));
     MDR_TRY(mdr_train_crew_send_draws(c));
     MDR_TRY(mdr_exec_narrow(c->exec, n));
-    MDR_TRY(mdr_exec_narrow(c->eval, n));
+    MDR_TRY(mdr_exec_narrow(c->eval, 2 * n));
     return mdr_train_crew_record(c);
 }
