@@ -84,16 +84,16 @@ static void bf16_alone_equals_among_others(void **state)
     alone_equals_among_others(PRECISION_BF16, "mh-attention(n_heads=2) swiglu(dim_inner=16)");
 }
 
-static void batches_beyond_evaluation(void **state)
+/* Twice a batch, one more than one, one; the batch more than an evaluation's 128, and than its two splits together. */
+static void large_batches(int32_t batch)
 {
-    (void)state;
-    static const int32_t examples[] = {320, 161, 160};
+    const int32_t examples[] = {2 * batch, batch + 1, batch};
     ArchList list = arch_of("swiglu(dim_inner=16)");
     TrialSpec s[3];
     const TrialSpec *spec[3];
     for (int i = 0; i < 3; i++) {
         s[i] = spec_of(&list, "in-context-recall", examples[i]);
-        s[i].train.batch_size = 160;
+        s[i].train.batch_size = batch;
         s[i].train.epochs = 2;
         s[i].setting.num_test_examples = 130 + i;
         s[i].seed = (uint64_t)i;
@@ -111,6 +111,12 @@ static void batches_beyond_evaluation(void **state)
         }
     }
     mdr_model_archs_free(&list);
+}
+static void batches_beyond_evaluation(void **state)
+{
+    (void)state;
+    large_batches(160);
+    large_batches(288);
 }
 
 /* The walk through data and rates is the CPU trainer's: same batches, same order, same schedule, same metrics. */

@@ -228,14 +228,14 @@ static bool is_kernel(cudaGraphNode_t node)
 static cudaError_t let_in(cudaGraph_t graph, cudaGraphNode_t node)
 {
     static const cudaGraphEdgeData early = {cudaGraphKernelNodePortProgrammatic, 0, cudaGraphDependencyTypeProgrammatic, {0}};
-    cudaGraphNode_t from, to[3];
-    cudaGraphEdgeData how[3];
-    size_t before = 0, after = 3;
+    cudaGraphNode_t from, to[4];
+    cudaGraphEdgeData how[4];
+    size_t before = 0, after = 4;
     cudaError_t e = cudaGraphNodeGetDependencies(node, NULL, NULL, &before);
     if (e != cudaSuccess || before != 1 || !is_kernel(node)) return e;
     e = cudaGraphNodeGetDependencies(node, &from, NULL, &before);
     if (e == cudaSuccess) e = cudaGraphNodeGetDependentNodes(from, to, how, &after);
-    if (e != cudaSuccess || after > 2 || !is_kernel(from)) return e;
+    if (e != cudaSuccess || after > 3 || !is_kernel(from)) return e;
     e = cudaGraphRemoveDependencies(graph, &from, &node, NULL, 1);
     return e == cudaSuccess ? cudaGraphAddDependencies(graph, &from, &node, &early, 1) : e;
 }

@@ -254,7 +254,7 @@ static Err *run_instrs(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 static Err *run_phase(AccelExec *a, Phase phase, const Frame *f) { return run_instrs(a, a->p->begin[phase], a->p->begin[phase + 1], f); }
 
 /* What STEP prepares for later phases comes last in it. Images of weights, small and many, are gathered and made by one launch; a
- * profile counts it with the last of them. */
+ * profile counts it with the last of the list. */
 static Err *run_preps(AccelExec *a, int32_t from, int32_t to, const Frame *f)
 {
     Images images = {0};
@@ -502,7 +502,10 @@ const double *mdr_exec_accel_norm(const Exec *e)
 }
 Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks)
 {
-    return record(mdr_exec_of_accel(e), pop, update, e, hooks);
+    AccelExec *a = mdr_exec_of_accel(e);
+    if (pop->n != a->n || pop->stride != a->p->stride)
+        return MDR_ERR_MACHINE("a population of %d x %lld, opened for %d x %lld", pop->n, (long long)pop->stride, a->n, (long long)a->p->stride);
+    return record(a, pop, update, e, hooks);
 }
 Err *mdr_exec_replay(Exec *e)
 {

@@ -73,7 +73,7 @@ typedef struct Population {
 } Population;
 /* accel: of plans for a device with its own memory, else NULL. */
 MDR_API Err *mdr_exec_population_new(const Plan *p, Accel *accel, int32_t n, Population **out);
-/* One member's whole vector [stride], from and to the host, wherever it lies. */
+/* One member's whole vector [stride], from and to the host, wherever it lies. MDR_ERR_MACHINE: the plan has no update, so no m, no v. */
 typedef enum PopPart { POP_PARAM, POP_M, POP_V } PopPart;
 MDR_API Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x);
 MDR_API Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x);
@@ -109,7 +109,7 @@ typedef Err *ExecHook(void *ctx, Exec *e, void *stream);                      /*
 typedef struct ExecHooks {
     ExecHook *before;                         /* writes inputs, n_seq, one, hypers                                               */
     ExecHook *ahead;                          /* then, beside the step: what the next step's `before` reads                       */
-    ExecHook *after;                          /* reads the results                                                               */
+    ExecHook *after;                          /* reads results, norms, n_seq, hypers; not parameters: it runs beside the update   */
     void *ctx;
 } ExecHooks;
 /* Records before, ahead beside the step, after beside its update as one graph; replay enqueues it once and does not wait. Recording again

@@ -173,7 +173,8 @@ static void place_accumulators(Layout *l)
     }
 }
 
-/* Makes only sums that nobody waits for, as the gradient of a weight: on an accelerator it runs beside the instructions that follow. */
+/* Makes only sums that nobody waits for, as the gradient of a weight: on an accelerator it runs beside the instructions that follow. Not in
+ * the body of a scan (a plan without gradients) and not the walk over it, which is many instructions. */
 static bool aside(const Layout *l, int32_t i)
 {
     const Node *n = &l->g->node[i];

@@ -58,9 +58,15 @@ static char *vector(const Population *pop, PopPart part, int32_t member, int64_t
     return (char *)of[part] + member * *bytes;
 }
 
+static Err *there(const Population *pop, PopPart part)
+{
+    return part == POP_PARAM || pop->m ? NULL : MDR_ERR_MACHINE("a population without optimiser state: its plan has no update");
+}
+
 Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x)
 {
     int64_t bytes;
+    MDR_TRY(there(pop, part));
     char *to = vector(pop, part, member, &bytes);
     if (pop->accel) return mdr_accel_upload(pop->accel, to, x, bytes);
     memcpy(to, x, (size_t)bytes);
@@ -69,9 +75,8 @@ Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, cons
 
 Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to)
 {
-    for (int part = POP_PARAM; part <= POP_V; part++) {
+    for (int part = POP_PARAM; part <= (pop->m ? POP_V : POP_PARAM); part++) {
         int64_t bytes;
-        if (part > POP_PARAM && !pop->m) break;
         char *x = vector(pop, (PopPart)part, from, &bytes), *y = vector(pop, (PopPart)part, to, &bytes);
         if (pop->accel) MDR_TRY(mdr_accel_copy(pop->accel, y, bytes, x, bytes, bytes, 1));
         else memcpy(y, x, (size_t)bytes);
@@ -84,6 +89,7 @@ Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to)
 Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x)
 {
     int64_t bytes;
+    MDR_TRY(there(pop, part));
     const char *from = vector(pop, part, member, &bytes);
     if (pop->accel) return mdr_accel_download(pop->accel, x, from, bytes);
     memcpy(x, from, (size_t)bytes);

@@ -1,9 +1,9 @@
 /* One population of a queue: its memory on the device, its two recorded steps, and who sits in which slot. A trial that sits down
  * brings its starting values, the order of its first epoch and descriptions of its data; nothing of whom it follows is left.
  *
- * The recorded training step: [take the drawn batch; which rate; which batch next] -> step, beside it [draw the next] -> [add up the loss].
- * So a round of steps runs without the host; only its first batch waits to be drawn. Evaluation is the same with [add up the scores] behind it,
- * for twice as many members: each on the valid and on the test split, which alone would fill a GPU by half. */
+ * The recorded training step: [take the drawn batch; which rate; which batch next] -> step, beside it [draw the next], beside its update [add up the loss].
+ * So a round of steps runs without the host; only its first batch waits to be drawn. Evaluation is the same, adding up
+ * scores, for twice as many members: each on the valid and on the test split. One after the other, either may leave half of a GPU idle. */
 #include "train/queue.h"
 #include <string.h>
 
