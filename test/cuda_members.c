@@ -106,6 +106,9 @@ static void run(const Plan *p, Accel *accel, const Kinds *k, int32_t first, int3
         assert_true(mdr_exec_fits(e, n) && !mdr_exec_fits(e, first + 1));
         ok(mdr_exec_narrow(e, n));
         assert_int_equal(mdr_exec_launches(e), 0);
+        Err *too_many = mdr_exec_record(e, pop, true, NULL);
+        assert_non_null(too_many);
+        mdr_err_free(too_many);
         pop->n = n;
     }
     step(p, e, pop, accel, k, kind);

@@ -123,6 +123,37 @@ static Run run(const Net *net, const DeviceDef *d, int32_t first, int32_t n, int
     return r;
 }
 
+/* An evaluation's population. */
+static void parameters_alone_without_an_update(void **state)
+{
+    (void)state;
+    Net net;
+    net_open(&net, arch_text[0], &mdr_exec_ref32, false);
+    const PlanSpec ps = {.device = &mdr_exec_ref32, .batch = B, .first_grad = 1};
+    Plan *p = NULL;
+    Population *pop = NULL;
+    ok(mdr_exec_plan(net.joint, &ps, &p));
+    ok(mdr_exec_population_new(p, NULL, 2, &pop));
+    assert_true(pop->param && !pop->m && !pop->v);
+    float *x = mdr_alloc((size_t)pop->stride * sizeof *x), *y = mdr_alloc((size_t)pop->stride * sizeof *y);
+    for (int64_t i = 0; i < pop->stride; i++) x[i] = (float)i;
+    ok(mdr_exec_population_put(pop, POP_PARAM, 0, x));
+    ok(mdr_exec_population_move(pop, 0, 1));
+    ok(mdr_exec_population_get(pop, POP_PARAM, 1, y));
+    assert_memory_equal(x, y, (size_t)pop->stride * sizeof *x);
+    Err *e[] = {mdr_exec_population_put(pop, POP_M, 0, x), mdr_exec_population_get(pop, POP_V, 0, y)};
+    for (int i = 0; i < MDR_COUNT(e); i++) {
+        assert_non_null(e[i]);
+        assert_int_equal(mdr_err_code(e[i]), MDR_MACHINE);
+        mdr_err_free(e[i]);
+    }
+    mdr_free(x);
+    mdr_free(y);
+    mdr_exec_population_free(pop);
+    mdr_exec_plan_free(p);
+    net_close(&net);
+}
+
 static void member_alone_on_the_fake_device(void **state)
 {
     (void)state;
@@ -210,6 +241,7 @@ static void batch_coupling_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(member_alone_on_the_fake_device), cmocka_unit_test(cpu_agrees_with_the_fake_device),
-                                       cmocka_unit_test(slices_and_poison), cmocka_unit_test(batch_coupling_is_refused)};
+                                       cmocka_unit_test(slices_and_poison), cmocka_unit_test(batch_coupling_is_refused),
+                                       cmocka_unit_test(parameters_alone_without_an_update)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

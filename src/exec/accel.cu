@@ -216,7 +216,7 @@ extern "C" Err *mdr_accel_record_begin(Accel *a)
     CUDA_TRY(cudaStreamBeginCapture(a->stream, cudaStreamCaptureModeThreadLocal));
     return NULL;
 }
-/* Where in a recorded step a kernel follows one kernel, alone or with one beside it, its blocks are let in as the earlier one's last
+/* Where in a recorded step a kernel follows one kernel, alone or with one or two beside it, its blocks are let in as the earlier one's last
  * leaves, and wait there until what that wrote can be seen (mdr_begin): launching them takes less time of its own. Letting them in sooner
  * (launch_dependents) was slower. Forks, joins, copies and fills stay strict. */
 #if defined CUDART_VERSION && CUDART_VERSION >= 13000     /* where these calls know of kinds of edges                           */

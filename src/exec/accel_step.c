@@ -42,17 +42,6 @@ static void *carve(char **at, int64_t bytes)
 
 static int64_t partials(const Plan *p) { return p->stride / MDR_FOLD_BLOCK + 1; }
 
-static int64_t most_scratch(const AccelExec *a, bool aside)
-{
-    int64_t most = 0;
-    for (int32_t i = 0; i < a->p->begin[PH_COUNT]; i++) {
-        const Instr *in = &a->p->instr[i];
-        const int64_t n = in->aside == aside ? (int64_t)mdr_exec_instr_scratch(in, (Extent){a->n, a->p->slice}) : 0;
-        if (n > most) most = n;
-    }
-    return most;
-}
-
 /* Scratch that instruction i has for itself, since what adds it up may run beside the instructions that follow (mdr_beside); 0: shared.
  * Adding up more than that fills the device by itself. */
 enum { MOST_OWN = 8 << 20 };
@@ -82,8 +71,8 @@ static int64_t lay_out(AccelExec *a, char *memory)
     a->base[PL_STEP] = carve(&at, p->size[PL_STEP] * n);
     a->base[PL_POST] = a->base[PL_LANE] = carve(&at, p->size[PL_POST] * n);
     a->base[PL_SLICE] = carve(&at, p->size[PL_SLICE] * n);
-    a->scratch = carve(&at, most_scratch(a, false));
-    a->aside = carve(&at, most_scratch(a, true));
+    a->scratch = carve(&at, (int64_t)mdr_exec_scratch(p, false, (Extent){a->n, p->slice}));
+    a->aside = carve(&at, (int64_t)mdr_exec_scratch(p, true, (Extent){a->n, p->slice}));
     a->own = carve(&at, own_before(a, p->begin[PH_COUNT]));
     a->result = carve(&at, a->result_n * n * 8);
     a->poison_end = at - memory;
@@ -502,10 +491,8 @@ const double *mdr_exec_accel_norm(const Exec *e)
 }
 Err *mdr_exec_record(Exec *e, Population *pop, bool update, const ExecHooks *hooks)
 {
-    AccelExec *a = mdr_exec_of_accel(e);
-    if (pop->n != a->n || pop->stride != a->p->stride)
-        return MDR_ERR_MACHINE("a population of %d x %lld, opened for %d x %lld", pop->n, (long long)pop->stride, a->n, (long long)a->p->stride);
-    return record(a, pop, update, e, hooks);
+    MDR_TRY(mdr_exec_opened_for(e, pop));
+    return record(mdr_exec_of_accel(e), pop, update, e, hooks);
 }
 Err *mdr_exec_replay(Exec *e)
 {

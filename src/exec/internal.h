@@ -99,8 +99,8 @@ void mdr_exec_fold_reals(const Plan *p, char *const *lane, int32_t n_lane, char 
 void mdr_exec_fold_sums(const Plan *p, char *const *lane, int32_t n_lane, char *to);
 
 int32_t mdr_exec_vectors(const Plan *p);                 /* parameters' size that a member takes: with m and v 3, else 1  */
-size_t mdr_exec_instr_scratch(const Instr *in, Extent e);
-size_t mdr_exec_scratch(const Plan *p, Extent e);       /* bytes: the largest of its instructions                        */
+size_t mdr_exec_scratch(const Plan *p, bool aside, Extent e);            /* bytes: the largest of its instructions, of those aside or the others */
+Err *mdr_exec_opened_for(const Exec *e, const Population *pop);          /* MDR_ERR_MACHINE: not for this population             */
 int32_t mdr_exec_lanes(const Plan *p, int32_t n_seq);
 
 /* loop.c: the walk of a scan, one text for every device; what it does beside the instructions of its body goes through these. */

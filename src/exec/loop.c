@@ -83,7 +83,7 @@ static void body_carve(Body *b, const Plan *p, Carver *c, Extent e)
     static const Place own[] = {PL_STEP, PL_SLICE, PL_LANE, PL_POST};
     for (int i = 0; i < MDR_COUNT(own); i++) b->f.base[own[i]] = carve(c, p->size[own[i]] * e.n_member);
     b->f.base[PL_CONST] = carve(c, p->size[PL_CONST]);
-    b->f.scratch = carve(c, (int64_t)mdr_exec_scratch(p, e));
+    b->f.scratch = carve(c, (int64_t)mdr_exec_scratch(p, false, e));
     b->always = (int32_t *)(void *)carve(c, (int64_t)sizeof *b->always);
 }
 /* The node's own Call and Frame say for which sequences and on which stream. */

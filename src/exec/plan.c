@@ -103,7 +103,8 @@ PlanInfo mdr_exec_info(const Plan *p)
     PlanInfo i = {.n_param = p->n_param, .slice = p->slice, .n_slice = slices_of(p, p->spec.batch),
                   .n_lane = mdr_exec_lanes(p, p->spec.batch), .n_instr = p->begin[PH_COUNT], .stride = p->stride,
                   .slice_bytes = p->size[PL_SLICE], .lane_bytes = p->size[PL_LANE], .step_bytes = p->size[PL_STEP],
-                  .post_bytes = p->size[PL_POST], .const_bytes = p->size[PL_CONST], .scratch_bytes = (int64_t)mdr_exec_scratch(p, (Extent){1, p->slice})};
+                  .post_bytes = p->size[PL_POST], .const_bytes = p->size[PL_CONST],
+                  .scratch_bytes = (int64_t)mdr_exec_scratch(p, false, (Extent){1, p->slice})};
     for (int32_t k = 0; k < p->n_param; k++) i.n_weight += mdr_numel(p->param[k]->shape);
     return i;
 }

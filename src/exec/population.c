@@ -58,7 +58,7 @@ static char *vector(const Population *pop, PopPart part, int32_t member, int64_t
     return (char *)of[part] + member * *bytes;
 }
 
-static Err *there(const Population *pop, PopPart part)
+static Err *has_part(const Population *pop, PopPart part)
 {
     return part == POP_PARAM || pop->m ? NULL : MDR_ERR_MACHINE("a population without optimiser state: its plan has no update");
 }
@@ -66,7 +66,7 @@ static Err *there(const Population *pop, PopPart part)
 Err *mdr_exec_population_put(Population *pop, PopPart part, int32_t member, const void *x)
 {
     int64_t bytes;
-    MDR_TRY(there(pop, part));
+    MDR_TRY(has_part(pop, part));
     char *to = vector(pop, part, member, &bytes);
     if (pop->accel) return mdr_accel_upload(pop->accel, to, x, bytes);
     memcpy(to, x, (size_t)bytes);
@@ -89,7 +89,7 @@ Err *mdr_exec_population_move(Population *pop, int32_t from, int32_t to)
 Err *mdr_exec_population_get(const Population *pop, PopPart part, int32_t member, void *x)
 {
     int64_t bytes;
-    MDR_TRY(there(pop, part));
+    MDR_TRY(has_part(pop, part));
     const char *from = vector(pop, part, member, &bytes);
     if (pop->accel) return mdr_accel_download(pop->accel, x, from, bytes);
     memcpy(x, from, (size_t)bytes);

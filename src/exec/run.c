@@ -27,15 +27,13 @@ int64_t mdr_exec_units(const Instr *in, Extent e)
     return in->prep_units ? in->prep_units : in->units ? in->units(in->node, e) : 1;
 }
 
-size_t mdr_exec_instr_scratch(const Instr *in, Extent e)
-{
-    return in->prep_units ? 0 : in->body ? mdr_exec_scan_scratch(in, e) : in->scratch ? in->scratch(in->node, e) : 0;
-}
-size_t mdr_exec_scratch(const Plan *p, Extent e)
+size_t mdr_exec_scratch(const Plan *p, bool aside, Extent e)
 {
     size_t most = 0;
     for (int32_t i = 0; i < p->begin[PH_COUNT]; i++) {
-        size_t n = mdr_exec_instr_scratch(&p->instr[i], e);
+        const Instr *in = &p->instr[i];
+        if (in->aside != aside) continue;
+        size_t n = in->prep_units ? 0 : in->body ? mdr_exec_scan_scratch(in, e) : in->scratch ? in->scratch(in->node, e) : 0;
         if (n > most) most = n;
     }
     return most;

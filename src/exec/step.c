@@ -274,11 +274,16 @@ static void step_whole(Exec *e, bool update)
         if (e->pop->alive[e->member]) finish_member(e, update);
 }
 
+Err *mdr_exec_opened_for(const Exec *e, const Population *pop)
+{
+    if (pop->stride == e->p->stride && (e->p->whole ? pop->n == e->n_member : pop->n <= e->n_member)) return NULL;
+    return MDR_ERR_MACHINE("a population of %d x %lld, opened for %d x %lld", pop->n, (long long)pop->stride, e->n_member, (long long)e->p->stride);
+}
+
 Err *mdr_exec_step(Exec *e, Population *pop, const StepInput *input, int32_t n_seq, bool update)
 {
     if (n_seq < 1 || n_seq > e->p->spec.batch) return MDR_ERR_MACHINE("a step of %d sequences, planned for 1 to %d", n_seq, e->p->spec.batch);
-    if (pop->n > e->n_member || pop->stride != e->p->stride || (e->p->whole && pop->n != e->n_member))
-        return MDR_ERR_MACHINE("a population of %d x %lld, opened for %d x %lld", pop->n, (long long)pop->stride, e->n_member, (long long)e->p->stride);
+    MDR_TRY(mdr_exec_opened_for(e, pop));
     if (update && !e->p->spec.update) return MDR_ERR_MACHINE("the plan has no update");
     if (e->accel) return mdr_exec_accel_step(e->accel, pop, input, n_seq, update, e->out);
     e->pop = pop;
@@ -321,7 +326,7 @@ static Err *open_memory(Exec *e)
         e->base[shared[i]] = all;
         all += mdr_exec_round(p->size[shared[i]] * (shared[i] == PL_CONST ? 1 : members), 4096);
     }
-    size_t scratch = mdr_exec_scratch(p, (Extent){(int32_t)members, p->slice});
+    size_t scratch = mdr_exec_scratch(p, false, (Extent){(int32_t)members, p->slice});
     int64_t own = (p->whole ? 0 : mdr_exec_round(p->size[PL_SLICE], 4096)) + mdr_exec_round((int64_t)scratch, 4096);
     MDR_TRY(big(e, own * e->n_worker + 64, &all));
     for (int32_t w = 0; w < e->n_worker; w++) {

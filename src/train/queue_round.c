@@ -1,7 +1,8 @@
 /* Training and evaluating one population, piece by piece. A round: R training steps enqueued at once, R = up to the next border of any
  * trial (the end of its epoch or budget), at most what makes progress visible a few times a second. Then trials at a border are evaluated
- * on both splits at once while the others rest, their epochs are written down, and free slots are filled or given up. While a piece is under way the host
- * waits for none: other populations have their turns. What a trial gets depends on none of this: rounds only cut its steps into pieces. */
+ * on both splits at once while the others rest, their epochs are written down, and free slots are filled or given up. While a piece is under
+ * way the host waits for none: other populations have their turns. What a trial gets depends on none of this: rounds only cut its steps into
+ * pieces. */
 #include "train/queue.h"
 
 static int64_t to_border(const Walk *w)
